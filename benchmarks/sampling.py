@@ -1,0 +1,115 @@
+"""Our sampler against bare vLLM on the same prompts: python benchmarks/sampling.py [--model FOLDER] ...
+
+Ours is `samples.draw`, from the questions in memory to the complete samples folder on disk; bare is
+`LLM.generate` with the same engine, prompts and seeds, whose responses stay in memory. Both run in turn in one
+process, with the prefix cache emptied before each run. The responses are asserted to be equal. A third column
+is `LLM.generate` without seeds: what reproducible responses cost inside vLLM.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from east import arithmetic, models, samples, tasks, tiny, vllm_engine
+from east.config import Sampling, Task
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, help="model folder; default: an untrained Llama of 1M parameters")
+    parser.add_argument("--questions", type=int, default=40)
+    parser.add_argument("--n", type=int, default=32)
+    parser.add_argument("--max-tokens", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=128, help="vLLM's max_num_seqs")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = arguments.model or Path(scratch, "model")
+        if arguments.model is None:
+            rows = arithmetic.problems("easy", "train", 500, 0)
+            tiny.make_tiny_model(folder, [f"{row['question']} {row['solution']}" for row in rows])
+        runs = prepare(folder, Path(scratch), arguments)
+        for run in runs.values():
+            run()  # warm-up
+        seconds: dict[str, list[float]] = {name: [] for name in runs}
+        drawn: dict[str, dict[str, Any]] = {}
+        for turn in range(arguments.rounds):
+            for name, run in list(runs.items())[:: (-1) ** turn]:  # forth and back: drift hits all alike
+                started = time.perf_counter()
+                result = run()
+                seconds[name].append(time.perf_counter() - started)
+                drawn[name] = result()
+            assert drawn["ours"] == drawn["bare"], "the sampler and bare vLLM drew different responses"
+        counts = {name: sum(len(t) for row in rows.values() for t in row) for name, rows in drawn.items()}
+    report(folder, arguments, seconds, counts)
+
+
+Result = Callable[[], dict[str, Any]]  # question id -> token ids of its samples
+
+
+def prepare(folder: Path, scratch: Path, arguments: argparse.Namespace) -> dict[str, Callable[[], Result]]:
+    """The three runs; each returns what gathers its result, so that gathering is not timed."""
+    task = Task(name="arithmetic", train_rows=(0, arguments.questions))
+    settings = Sampling(
+        engine="vllm", n=arguments.n, max_tokens=arguments.max_tokens, dtype=arguments.dtype, batch=arguments.batch
+    )
+    questions, _ = tasks.questions(task, "train")
+    tokenizer = models.load_tokenizer(folder)
+    prompts = [tasks.render(tokenizer, row["question"], task) for row in questions]
+    ids = [row["id"] for row in questions]
+    context = max(len(tokens) for _, tokens in prompts) + settings.max_tokens
+    arguments_of_vllm = vllm_engine.vllm_arguments(folder, settings, context)
+    from vllm import LLM, SamplingParams
+
+    llm = LLM.from_engine_args(arguments_of_vllm)
+    vllm_engine.start_vllm = lambda *_: llm.llm_engine  # the sampler takes the same engine
+    ends = models.end_tokens(folder, tokenizer)
+    shared: dict[str, Any] = {"n": settings.n, "max_tokens": settings.max_tokens, "stop_token_ids": ends}
+
+    def ours() -> Result:
+        llm.reset_prefix_cache()
+        out = Path(tempfile.mkdtemp(dir=scratch)) / "samples"
+        samples.draw(out, questions, prompts, folder, settings)
+        return lambda: {row["question"]: row["tokens"] for row in samples.read(out)}
+
+    def bare(seeded: bool = True) -> Result:
+        llm.reset_prefix_cache()
+        seeds = [samples.question_seed(settings.seed, i) if seeded else None for i in ids]
+        params = [SamplingParams(seed=seed, **shared) for seed in seeds]
+        outputs = llm.generate([{"prompt_token_ids": p} for _, p in prompts], params, use_tqdm=False)
+        return lambda: {
+            i: [list(o.token_ids) for o in output.outputs] for i, output in zip(ids, outputs, strict=True)
+        }
+
+    return {"ours": ours, "bare": bare, "bare, no seeds": lambda: bare(seeded=False)}
+
+
+def report(
+    folder: Path, arguments: argparse.Namespace, seconds: dict[str, list[float]], counts: dict[str, int]
+) -> None:
+    """One JSON line, then a table: medians, and the spread of the ratio over the rounds."""
+    rates = {name: [counts[name] / s for s in times] for name, times in seconds.items()}
+    ratios = [ours / bare for ours, bare in zip(rates["ours"], rates["bare"], strict=True)]
+    settings = {"model": str(arguments.model or "tiny"), "dtype": arguments.dtype, "batch": arguments.batch}
+    settings |= {"questions": arguments.questions, "n": arguments.n, "max_tokens": arguments.max_tokens}
+    figures = {name: round(statistics.median(values), 1) for name, values in rates.items()}
+    ratio = {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
+    row = {"benchmark": "sampling", **settings, "rounds": arguments.rounds, "tokens": counts["ours"]}
+    print(json.dumps({**row, "tokens_per_second": figures, "ours_to_bare": {k: round(v, 3) for k, v in ratio.items()}}))
+    print(f"\n{'':16}{'tokens/s (median)':>18}   every round")
+    for name, values in rates.items():
+        print(f"{name:16}{statistics.median(values):18,.0f}   {', '.join(f'{v:,.0f}' for v in values)}")
+    print(f"ours to bare: {ratio['median']:.1%} (from {ratio['min']:.1%} to {ratio['max']:.1%})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""Training speed against TRL: the same model, examples, order and losses, both in turn.
+
+    python benchmarks/train.py --loss dpo --against trl [--model cpu-512] [--alternations 5] [--compile]
+
+Ours is `python train.py` itself; TRL runs its trainer with the reference precomputed and without gradient
+checkpointing. Each run is a process of its own with `--threads` threads; its first step is not counted.
+Losses of every step must agree. Prints a table and one JSON line: real tokens/s (a prompt counts once
+per response, padding never), ratio with its spread over the alternations, peak memory, and the share of
+the machine's matrix-multiplication rate that the products of the real tokens account for (MFU). KTO's
+mismatched pairs, a forward pass more on both sides, are counted neither as tokens nor as products.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import train_data  # noqa: E402
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "tiny": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128},
+    "cpu-512": {
+        "hidden_size": 512,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 8,
+        "intermediate_size": 2048,
+    },
+    "llama-1b": {
+        "hidden_size": 2048,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "intermediate_size": 8192,
+    },
+    "llama-8b": {
+        "hidden_size": 4096,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "intermediate_size": 14336,
+    },
+}
+VOCABULARY = {"tiny": 1000, "cpu-512": 32_000, "llama-1b": 128_256, "llama-8b": 128_256}
+TOLERANCE = {"float32": 1e-3, "bfloat16": 3e-2}  # relative, between the two losses of a step
+
+
+def model_config(name: str) -> transformers.LlamaConfig:
+    """Random weights in this shape; tied but for the 8B."""
+    shape = {"num_key_value_heads": SHAPES[name]["num_attention_heads"], **SHAPES[name]}
+    return transformers.LlamaConfig(
+        vocab_size=VOCABULARY[name],
+        tie_word_embeddings=name != "llama-8b",
+        max_position_embeddings=8192,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=2,
+        **shape,
+    )
+
+
+def step_flops(config: Any, rows: list[list[tuple[int, int]]], lora: bool) -> list[float]:
+    """Floating point operations of the matrix products of each step, on real tokens.
+
+    rows: per step (prompt length, completion length) of every sequence. 2 per weight and token in
+    forward, 4 in backward (2 where the weight is frozen); the head on completions only; attention 4 T^2
+    / 2 per layer and hidden unit in forward, twice that in backward.
+    """
+    d, kv = config.hidden_size, config.num_key_value_heads * config.head_dim
+    layer = 2 * d * d + 2 * d * kv + 3 * d * config.intermediate_size
+    passes = 4 if lora else 6
+    found = []
+    for step in rows:
+        products = sum(
+            (p + c) * layer * config.num_hidden_layers + c * d * config.vocab_size for p, c in step
+        )
+        attention = sum(6 * (p + c) ** 2 * d * config.num_hidden_layers for p, c in step)
+        found.append(float(passes * products + attention))
+    return found
+
+
+def matmul_rate(threads: int, dtype: torch.dtype) -> float:
+    """FLOP/s of a large product on this machine, the best of several."""
+    gpu = torch.cuda.is_available()
+    size = 8192 if gpu else 2048
+    torch.set_num_threads(threads)
+    a = torch.randn(size, size, dtype=dtype, device="cuda" if gpu else "cpu")
+    best = 0.0
+    for _ in range(6):
+        began = time.perf_counter()
+        a @ a
+        if gpu:
+            torch.cuda.synchronize()
+        best = max(best, 2 * size**3 / (time.perf_counter() - began))
+    return best
+
+
+def run(side: str, workspace: Path, name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """One process: {seconds: per step, losses: per step, memory: peak bytes}."""
+    if side == "east":
+        command = ["train.py", "--config", str(workspace / "run.yaml"), f"name={name}"]
+        if arguments.compile:
+            command.append("train.compile=true")
+    else:
+        command = [str(ROOT / "benchmarks" / "train_trl.py"), str(workspace), name]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads), "TOKENIZERS_PARALLELISM": "false"}
+    log = workspace / f"{name}.log"
+    with log.open("w") as sink:
+        process = subprocess.Popen(
+            [sys.executable, *command], cwd=ROOT, env=environment, stdout=sink, stderr=sink
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{side} failed; the end of {log}:\n{log.read_text()[-3000:]}")
+    rows = train_data.read_metrics(side, workspace, name)
+    memory = max([usage.ru_maxrss * 1024, *(r["gpu_memory"] for r in rows if "gpu_memory" in r)])
+    return {"seconds": [r["seconds"] for r in rows], "losses": [r["loss"] for r in rows], "memory": memory}
+
+
+def report(
+    arguments: argparse.Namespace, runs: dict[str, list[dict]], lengths: list, rate: float
+) -> dict[str, Any]:
+    """Medians over the alternations; the first step of each run warms up and is left out."""
+    config = model_config(arguments.model)
+    tokens = sum(p + c for step in lengths[1:] for p, c in step)
+    flops = sum(step_flops(config, lengths[1:], arguments.model == "llama-8b"))
+    speeds = {side: [tokens / sum(r["seconds"][1:]) for r in found] for side, found in runs.items()}
+    result: dict[str, Any] = {
+        "loss": arguments.loss,
+        "model": arguments.model,
+        "machine": train_data.machine(),
+        "threads": arguments.threads,
+        "compile": arguments.compile,
+        "real_tokens_per_step": tokens / (len(lengths) - 1),
+        "matmul_tflops": rate / 1e12,
+        "losses": runs["east"][0]["losses"],
+    }
+    for side, found in runs.items():
+        speed = statistics.median(speeds[side])
+        result[side] = {
+            "tokens_per_second": speed,
+            "all": speeds[side],
+            "peak_gib": max(r["memory"] for r in found) / 2**30,
+            "mfu": speed / tokens * flops / rate,
+        }
+    if len(runs) == 2:
+        ratios = [ours / theirs for ours, theirs in zip(speeds["east"], speeds["trl"], strict=True)]
+        result["ratio"] = {"median": statistics.median(ratios), "least": min(ratios), "most": max(ratios)}
+    print(f"{'':8}{'tokens/s':>10}{'peak GiB':>10}{'MFU':>8}")
+    for side in runs:
+        r = result[side]
+        print(f"{side:8}{r['tokens_per_second']:10.1f}{r['peak_gib']:10.2f}{r['mfu']:8.1%}")
+    if "ratio" in result:
+        print("ratio {median:.2f} ({least:.2f} to {most:.2f})".format(**result["ratio"]))
+    print(json.dumps(result))
+    return result
+
+
+def check_losses(runs: dict[str, list[dict]], dtype: str) -> None:
+    """Every run of every side has the same losses. Raises SystemExit with the first step that differs."""
+    expected = runs["east"][0]["losses"]
+    for side, found in runs.items():
+        for r in found:
+            if not np.allclose(r["losses"], expected, rtol=TOLERANCE[dtype], atol=1e-5):
+                raise SystemExit(f"losses differ: {side} {r['losses']}, east {expected}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--loss", choices=["sft", "dpo", "kto"], default="dpo")
+    parser.add_argument("--against", choices=["trl", "nothing"], default="trl")
+    parser.add_argument("--model", choices=list(SHAPES), default="cpu-512")
+    parser.add_argument("--alternations", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=3, help="optimizer steps that are timed in each run")
+    parser.add_argument("--micro-batch", type=int, default=4)
+    parser.add_argument("--accumulation", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--dtype", choices=list(TOLERANCE), default="float32")
+    parser.add_argument("--compile", action="store_true", help="torch.compile of our decoder layers")
+    arguments = parser.parse_args()
+    sides = ["east"] + ([] if arguments.against == "nothing" else [arguments.against])
+    runs: dict[str, list[dict]] = {side: [] for side in sides}
+    rate = 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        workspace = Path(folder)
+        lengths = train_data.prepare(workspace, model_config(arguments.model), arguments)
+        for i in range(arguments.alternations):
+            for side in sides:
+                rate = max(rate, matmul_rate(arguments.threads, getattr(torch, arguments.dtype)))
+                runs[side].append(run(side, workspace, f"{side}-{i}", arguments))
+                print(f"{side} {i}: seconds {[round(s, 2) for s in runs[side][-1]['seconds']]}", flush=True)
+    check_losses(runs, arguments.dtype)
+    report(arguments, runs, lengths, rate)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""The workspace of benchmarks/train.py: a model with random weights and a run folder of random examples."""
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+import yaml
+from tokenizers import Tokenizer, models
+
+from east import artifacts, batches, config, indexed_dataset, metrics, stages
+from east.models import load_tokenizer, tokenizer_digest
+
+ROOT = Path(__file__).resolve().parents[1]
+PROMPT, RESPONSE = (100, 35), (200, 80)  # mean and standard deviation of lengths, in tokens
+
+
+def prepare(workspace: Path, shape: transformers.LlamaConfig, arguments: argparse.Namespace) -> list:
+    """Write model, run file, dataset, weights and reference; returns each step's (prompt, completion)
+    lengths."""
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(shape, dtype=getattr(torch, arguments.dtype))
+    model.save_pretrained(workspace / "model")
+    save_tokenizer(workspace / "model", shape.vocab_size)
+    batch_size = arguments.micro_batch * arguments.accumulation
+    steps = arguments.steps + 1
+    (workspace / "run.yaml").write_text(yaml.safe_dump(run_file(workspace, arguments, batch_size, steps)))
+    settings = config.load(workspace / "run.yaml")
+    write_examples(settings, shape.vocab_size, batch_size * steps)
+    if arguments.loss != "sft":
+        command = [sys.executable, "-m", "east", "reference", "--config", str(workspace / "run.yaml")]
+        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    dataset = indexed_dataset.IndexedDataset(settings.folder_of("dataset"))
+    lengths = []
+    for rows in step_order(settings, len(dataset)):
+        examples = dataset.examples[rows]
+        sequences = np.concatenate([examples["response"], examples["rejected"][examples["rejected"] >= 0]])
+        chosen = dataset.sequences[sequences]
+        lengths.append(
+            list(zip(chosen["prompt_length"].tolist(), chosen["completion_length"].tolist(), strict=True))
+        )
+    return lengths
+
+
+def run_file(workspace: Path, arguments: argparse.Namespace, batch_size: int, steps: int) -> dict[str, Any]:
+    """Settings that TRL can be given too: token-mean SFT over the step, z0 per micro-batch."""
+    train = {"epochs": 1, "batch_size": batch_size, "micro_batch": arguments.micro_batch}
+    train |= {
+        "lr": 1e-2
+        if arguments.model == "tiny"
+        else 1e-5,  # tiny: so high that its losses move within a few steps
+        "head_chunk": 2048,
+        "schedule": "constant",
+        "warmup_ratio": 0.0,
+        "dtype": arguments.dtype,
+        "checkpoint_every": steps + 1,
+    }
+    loss = {
+        "name": arguments.loss,
+        "beta": 1.0 if arguments.model == "tiny" else 0.1,
+        "normalization": "token",
+        "kl": "microbatch",
+    }
+    model: dict[str, Any] = {"path": str(workspace / "model")}
+    if arguments.model == "llama-8b":
+        model["lora"] = {"r": 16, "alpha": 16}
+    return {
+        "run": str(workspace / "run"),
+        "model": model,
+        "loss": loss,
+        "train": train,
+        "weighting": {"strategy": "uniform"},
+    }
+
+
+def step_order(settings: config.Config, examples: int) -> list[Any]:
+    """Example rows of every optimizer step, in the order of train.py."""
+    t = settings.train
+    steps = batches.total_steps(examples, t.batch_size, t.epochs)
+    return [batches.step_rows(np.arange(examples), step, t.batch_size, t.seed)[1] for step in range(steps)]
+
+
+def save_tokenizer(folder: Path, vocabulary: int) -> None:
+    """A word-level tokenizer whose words are numbers: only its size and special tokens matter here."""
+    words = {"<s>": 0, "</s>": 1, "<pad>": 2, **{str(i): i for i in range(3, vocabulary)}}
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="<pad>")),
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+    ).save_pretrained(folder)
+
+
+def write_examples(settings: config.Config, vocabulary: int, count: int) -> None:
+    """dataset/ and weights/ of `count` random examples; KTO: every other one desirable, neighbours
+    mismatched."""
+    rng = np.random.default_rng(0)
+
+    def tokens(mean: int, deviation: int) -> Any:
+        return rng.integers(
+            3, vocabulary, int(np.clip(rng.normal(mean, deviation), 16, mean + 3 * deviation))
+        )
+
+    loss, folder = settings.loss.name, settings.folder_of("dataset")
+    made_for = {"tokenizer": tokenizer_digest(load_tokenizer(Path(settings.model.path))), **settings.dataset_settings}
+    with artifacts.writing(folder, indexed_dataset.KIND, made_for, {}) as (scratch, summary):
+        writer = indexed_dataset.Writer(scratch, vocabulary)
+        for i in range(count):
+            prompt = writer.segment(tokens(*PROMPT))
+            first, *second = [
+                writer.sequence(prompt, writer.segment(tokens(*RESPONSE)), i, s)
+                for s in range(1 + (loss == "dpo"))
+            ]
+            writer.example(i, first, second[0] if second else -1, loss != "kto" or i % 2 == 0)
+        writer.close(
+            [str(i) for i in range(count)], mismatched(settings, writer, count) if loss == "kto" else None
+        )
+        summary.update(vocabulary=vocabulary)
+    inputs = {"dataset": indexed_dataset.IndexedDataset(folder).fingerprint}
+    weights = settings.folder_of("weights")
+    with artifacts.writing(weights, stages.WEIGHTS, settings.weighting.model_dump(), inputs) as (scratch, _):
+        np.save(scratch / "weights.npy", np.ones(count))
+        np.save(scratch / "kept.npy", np.ones(count, dtype=bool))
+
+
+def mismatched(settings: config.Config, writer: indexed_dataset.Writer, count: int) -> Any:
+    """[1, count] rows of (prompt i, completion i-1)."""
+    rows = np.arange(count)
+    prompts, _ = writer.segments(rows)
+    _, completions = writer.segments(rows - 1)
+    return writer.sequences(prompts, completions, rows, 1)[None]
+
+
+def read_metrics(side: str, workspace: Path, name: str) -> list[dict[str, Any]]:
+    """Per step of one run: seconds and loss."""
+    if side == "trl":
+        return json.loads((workspace / f"{name}.json").read_text())
+    folder = config.load(workspace / "run.yaml", [f"name={name}"]).folder_of("train")
+    return [{**row, "seconds": row["tokens"] / row["tokens_per_second"]} for row in metrics.read(folder)]
+
+
+def machine() -> str:
+    """The processor's or GPU's name."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return f"{names[0].split(':')[1].strip()} x {len(names)}" if names else platform.processor()

@@ -1,0 +1,225 @@
+r"""Arithmetic word problems made by a seeded generator: small stand-ins for GSM8K (`easy`) and MATH (`hard`).
+
+A `Kind` is data: how its numbers are drawn, several ways to say it and several ways to solve it. Its numbers
+decide its split: problems whose kind and (sorted) numbers hash to 0 modulo 3 are test problems, all others
+train problems. So no wording of a train problem asks for a calculation that the test split asks for.
+
+Each thousand problems of a level and split are a thousand distinct calculations (kinds and sorted numbers), so
+that an interval over 1,000 test problems counts on 1,000.
+
+A tiny model taught on few problems errs in two ways. Stubbornly: a sum it holds for true, or a number or
+operation it takes from a wording it has rarely seen, comes back in most of its responses. And scatteredly:
+it slips in a digit, differently each time.
+"""
+
+import random
+import zlib
+from typing import NamedTuple
+
+TEST_ONE_IN = 3
+NAMES = ("Tom", "Ann", "Ben", "Eva", "Max", "Mia", "Sam", "Zoe", "Leo", "Ida")
+ITEMS = ("apples", "pens", "cards", "coins", "books", "stamps", "shells", "beads", "cakes", "balls")
+DISTRACTORS = (
+    "{name} is {x} years old.",
+    "It is day {x} of the month.",
+    "{name} lives in house {x}.",
+)
+DISTINCT = 1000  # so many problems in a row are distinct calculations
+RESULTS = "pqrs"  # the names of the first, second, ... result of a solution
+
+
+class Kind(NamedTuple):
+    """One kind of problem. A way such as "a*b p-c" is a list of steps: p = a*b, then q = p-c."""
+
+    name: str
+    level: str
+    share: int  # how often the kind is drawn, relative to the others of its level
+    numbers: dict[str, tuple[int, int]]  # inclusive range of each number
+    ways: tuple[str, ...]
+    wordings: tuple[str, ...]
+
+
+KINDS = (
+    Kind(
+        "gain", "easy", 2, {"a": (6, 99), "b": (2, 9)}, ("a+b", "b+a"),
+        (
+            "{name} has {a} {item} and buys {b}. How many now?",
+            "There are {a} {item}. {name} adds {b}. How many now?",
+            "{other} gives {name} {b} {item}. {name} had {a} before. How many now?",
+        ),
+    ),
+    Kind(
+        "loss", "easy", 2, {"a": (11, 99), "b": (2, 9)}, ("a-b",),
+        (
+            "{name} has {a} {item} and sells {b}. How many now?",
+            "There are {a} {item}. {name} takes {b}. How many now?",
+            "{name} gives {other} {b} {item}. {name} had {a} before. How many now?",
+        ),
+    ),
+    Kind(
+        "gain_loss", "easy", 4, {"a": (6, 49), "b": (2, 9), "c": (2, 9)}, ("a+b p-c", "a-c p+b"),
+        (
+            "{name} has {a} {item}, buys {b} and sells {c}. How many now?",
+            "{name} had {a} {item}. {other} gave {b} and took {c}. How many now?",
+            "{name} loses {c} of {a} {item} and then finds {b}. How many now?",
+        ),
+    ),
+    Kind(
+        "boxes_gain", "easy", 3, {"a": (2, 9), "b": (2, 9), "c": (2, 29)}, ("a*b p+c", "b*a p+c"),
+        (
+            "{name} has {a} boxes of {b} {item} and {c} more. How many {item}?",
+            "{name} buys {a} bags of {b} {item}. {name} had {c} before. How many now?",
+        ),
+    ),
+    Kind(
+        "boxes_loss", "easy", 2, {"a": (2, 9), "b": (2, 9), "c": (2, 29)}, ("a*b p-c", "b*a p-c"),
+        (
+            "{name} has {a} boxes of {b} {item} and sells {c} {item}. How many now?",
+            "{name} buys {a} bags of {b} {item}. {other} takes {c}. How many now?",
+        ),
+    ),
+    Kind(
+        "together_more", "easy", 2, {"a": (4, 39), "b": (2, 19)}, ("a+b a+p", "a+a p+b"),
+        (
+            "{name} has {a} {item}. {other} has {b} more. How many together?",
+            "{other} has {b} {item} more than {name}. {name} has {a}. How many in all?",
+        ),
+    ),
+    Kind(
+        "twice_gain", "easy", 1, {"a": (4, 39), "b": (2, 9)}, ("a*2 p+b", "a+a p+b"),
+        (
+            "{other} has {a} {item}. {name} has twice as many and {b} more. How many has {name}?",
+            "{name} has two times as many {item} as {other} and finds {b}. {other} has {a}. How many has {name}?",
+        ),
+    ),
+    Kind(
+        "shop", "hard", 3, {"a": (2, 9), "b": (3, 9), "c": (3, 19), "d": (60, 99)},
+        ("a*b p+c d-q", "d-c a*b p-q"),
+        (
+            "{name} buys {a} {item} for {b} each and a bag for {c}. {name} gives {d}. What is the change?",
+            "{name} has {d} dollars. A bag costs {c} and {a} {item} cost {b} each. What is left?",
+        ),
+    ),
+    Kind(
+        "two_boxes", "hard", 3, {"a": (2, 9), "b": (3, 12), "c": (2, 9), "d": (3, 12)},
+        ("a*b c*d p+q", "c*d a*b q+p"),
+        (
+            "{name} has {a} boxes of {b} {item} and {c} boxes of {d}. How many {item}?",
+            "{name} fills {a} bags with {b} {item} each, {other} fills {c} with {d}. How many {item} in all?",
+        ),
+    ),
+    Kind(
+        "three_people", "hard", 3, {"a": (11, 39), "b": (3, 19), "c": (3, 19)},
+        ("a+b p-c a+p r+q", "a*3 b+b p+q r-c"),
+        (
+            "{name} has {a} {item}. {other} has {b} more, {third} {c} fewer than {other}. How many together?",
+            "{other} has {b} {item} more than {name} and {third} {c} fewer than {other}. {name} has {a}. "
+            "How many in all?",
+        ),
+    ),
+    Kind(
+        "twice_loss", "hard", 2, {"a": (11, 49), "b": (5, 39)}, ("a*2 a+p q-b", "a*3 p-b"),
+        (
+            "{name} has {a} {item}, buys twice as many and sells {b}. How many now?",
+            "{other} has twice as many {item} as {name}. {name} has {a}. They lose {b}. How many now?",
+        ),
+    ),
+    Kind(
+        "half_gain", "hard", 2, {"a": (12, 78), "b": (5, 29)}, ("a/2 a-p q+b", "a/2 p+b"),
+        (
+            "{name} gives {other} half of {a} {item} and buys {b}. How many has {name}?",
+            "Half of the {a} {item} of {name} are sold. {name} finds {b}. How many now?",
+        ),
+    ),
+    Kind(
+        "share", "hard", 2, {"a": (3, 9), "b": (4, 12), "c": (2, 9), "d": (2, 19)}, ("a*b p/c q+d",),
+        (
+            "{a} boxes of {b} {item} are shared by {c} friends. One of them had {d} before. How many now?",
+            "{name} had {d} {item}. {name} and friends, {c} in all, share {a} boxes of {b}. How many now?",
+        ),
+    ),
+    Kind(
+        "week", "hard", 1, {"a": (3, 12), "b": (90, 150)}, ("a*7 b-p",),
+        (
+            "{name} sells {a} of {b} {item} a day. How many are left after a week?",
+            "There are {b} {item}. Each day of a week {name} takes {a}. How many are left?",
+        ),
+    ),
+)  # fmt: skip
+DISTRACTED = {"easy": 0.1, "hard": 0.25}  # share of problems that carry a number that does not matter
+
+
+def solve(way: str, numbers: dict[str, int]) -> tuple[list[str], int] | None:
+    """The lines ("3*4=12") of one way and its last result; None if a result is not a positive integer."""
+    known, lines = dict(numbers), []
+    for name, step in zip(RESULTS, way.split(), strict=False):
+        left, operator, right = known[step[0]], step[1], known.get(step[2]) or int(step[2])
+        if operator == "/" and left % right:
+            return None
+        result = {"+": left + right, "-": left - right, "*": left * right, "/": left // right}[operator]
+        if result <= 0:
+            return None
+        known[name] = result
+        lines.append(f"{left}{operator}{right}={result}")
+    return lines, known[name]
+
+
+def split_of(kind: Kind, numbers: dict[str, int]) -> str:
+    """`train` or `test`, from the calculation alone."""
+    return "test" if zlib.crc32(calculation(kind, numbers).encode()) % TEST_ONE_IN == 0 else "train"
+
+
+def calculation(kind: Kind, numbers: dict[str, int]) -> str:
+    """What a problem asks for, without its wording: the kind and its numbers in sorted order."""
+    return f"{kind.name} {sorted(numbers.values())}"
+
+
+def problems(level: str, split: str, count: int, seed: int) -> list[dict[str, str]]:
+    r"""The first `count` problems of a level and split: id, question, answer, solution, level, type.
+
+    `answer` is a plain integer as text; `solution` ends in `\boxed{answer}`. No question stands twice, and no
+    calculation twice within a thousand problems. Equal arguments give equal problems on every machine, and a
+    larger count begins with the problems of a smaller.
+    Raises ValueError for an unknown level or split, or a count below one.
+    """
+    if level not in DISTRACTED or split not in ("train", "test") or count < 1:
+        raise ValueError(
+            f"arithmetic: found level {level!r}, split {split!r}, count {count}; "
+            "expected level easy or hard, split train or test, count at least 1"
+        )
+    rng = random.Random(f"{level} {split} {seed}")
+    kinds = [kind for kind in KINDS if kind.level == level]
+    shares = [kind.share for kind in kinds]
+    found: dict[str, dict[str, str]] = {}
+    seen: set[str] = set()  # calculations of this thousand
+    while len(found) < count:
+        kind = rng.choices(kinds, shares)[0]
+        numbers = {name: rng.randint(*bounds) for name, bounds in kind.numbers.items()}
+        solved = [s for way in kind.ways if (s := solve(way, numbers))]
+        if len(solved) < len(kind.ways) or split_of(kind, numbers) != split or calculation(kind, numbers) in seen:
+            continue
+        lines, answer = rng.choice(solved)
+        question = _say(kind, numbers, rng)
+        row = {
+            "id": f"arithmetic/{level}/{split}/{seed}/{len(found)}",
+            "question": question,
+            "answer": str(answer),
+            "solution": "\n".join([*lines, rf"\boxed{{{answer}}}"]),
+            "level": level,
+            "type": kind.name,
+        }
+        if question not in found:
+            found[question] = row
+            seen.add(calculation(kind, numbers))
+            if len(found) % DISTINCT == 0:
+                seen.clear()
+    return list(found.values())
+
+
+def _say(kind: Kind, numbers: dict[str, int], rng: random.Random) -> str:
+    name, other, third = rng.sample(NAMES, 3)
+    wording = rng.choice(kind.wordings)
+    if rng.random() < DISTRACTED[kind.level]:
+        wording = f"{rng.choice(DISTRACTORS)} {wording}"
+    words = {"name": name, "other": other, "third": third, "item": rng.choice(ITEMS), "x": rng.randint(8, 30)}
+    return wording.format(**words, **numbers)

@@ -1,0 +1,70 @@
+"""What is trained and whether it belongs together: tokens, weights and reference, held to the run and its model."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from east import artifacts, models
+from east.config import Config
+from east.indexed_dataset import IndexedDataset
+from east.objective import Data, Rows
+
+REFERENCE = "reference"
+MAKE = "python -m east {} --config X"
+LOGPROBS = 1  # raised with every change of what logprobs, packing or attention compute
+
+
+def load(config: Config, start: Path, tokenizer: Any, model: str) -> Data:
+    """All that a run trains on; `start` is its model, `model` the digest of it.
+
+    Raises ValueError when the parts, the run's settings and the model do not belong together, or when the content
+    of a column is not what its manifest says.
+    """
+    tokens = dataset(config, start, tokenizer)
+    column, kept, made = weights(config, tokens)
+    inputs = {"dataset": tokens.fingerprint, "weights": made.fingerprint}
+    if config.loss.name == "sft":
+        return Data(tokens, column, kept, None, inputs)
+    scores, made = reference(config, tokens, model)
+    return Data(tokens, column, kept, scores, {**inputs, "reference": made.fingerprint})
+
+
+def dataset(config: Config, start: Path, tokenizer: Any, verify: bool = False) -> IndexedDataset:
+    """The run's token store. Raises ValueError when its rules or its tokenizer are others."""
+    tokens = IndexedDataset(config.folder_of("dataset"), config.dataset_settings, verify)
+    made_for, found = tokens.manifest.config["tokenizer"], models.tokenizer_digest(tokenizer)
+    if made_for != found:
+        raise ValueError(
+            f"{tokens.folder} was tokenised with tokenizer {made_for}, but {start} has {found}; train the model whose "
+            "tokenizer sampled the responses, or make the index again"
+        )
+    return tokens
+
+
+def weights(config: Config, tokens: IndexedDataset) -> tuple[NDArray[np.float64], Rows, artifacts.Manifest]:
+    """A weight per example, and the rows of the examples that are trained."""
+    folder = config.folder_of("weights")
+    column, made = tokens.column(folder, "weights", "weights", len(tokens), MAKE.format("weigh"))
+    return column, np.flatnonzero(np.load(folder / "kept.npy")), made
+
+
+def reference(config: Config, tokens: IndexedDataset, model: str) -> tuple[NDArray[np.float64], artifacts.Manifest]:
+    """A log-probability per sequence. Raises ValueError when another model or another dtype gave them."""
+    folder, make = config.folder_of("reference"), MAKE.format("reference")
+    column, made = tokens.column(folder, REFERENCE, "logprobs", len(tokens.sequences), make)
+    expected = {**reference_settings(config.train.dtype), "model": model}
+    scored_by = {**made.config, "model": made.inputs["model"]}
+    if scored_by != expected:
+        raise ValueError(
+            f"{folder} is not the reference of this run: {artifacts.difference(scored_by, expected)}; "
+            f"rm -r {folder} and run `{make}`"
+        )
+    return column, made
+
+
+def reference_settings(dtype: str) -> dict[str, Any]:
+    """What decides a sequence's log-probability beside its tokens and the model."""
+    return {"dtype": dtype, "torch": torch.__version__, "logprobs": LOGPROBS}

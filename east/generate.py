@@ -1,0 +1,25 @@
+"""Which engine draws: vLLM where it is installed, transformers everywhere."""
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+from east.config import Sampling
+from east.hf_engine import transformers_engine
+from east.request import Engine
+from east.vllm_engine import vllm_engine
+
+ENGINES: dict[str, Callable[[Path, Sampling, list[int], int], Engine]] = {
+    "vllm": vllm_engine,
+    "transformers": transformers_engine,
+}
+
+
+def resolve(engine: str) -> str:
+    """`auto` to the engine that is there. Raises ValueError when vllm is asked for and not installed."""
+    installed = importlib.util.find_spec("vllm") is not None
+    if engine == "vllm" and not installed:
+        raise ValueError(
+            "sampling.engine: vllm is not installed; install it or set sampling.engine=transformers"
+        )
+    return engine if engine != "auto" else "vllm" if installed else "transformers"

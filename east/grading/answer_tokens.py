@@ -1,0 +1,98 @@
+"""The tokens of a cleaned answer and the words of its grammar; bounded in length, digits and exponents."""
+
+import re
+from fractions import Fraction
+from typing import NamedTuple
+
+MAX_CHARACTERS = 2_000  # as `answers.MAX_ANSWER`: an answer that was cut is not read
+MAX_DIGITS = 400
+
+
+class Unreadable(ValueError):
+    """The text is outside the grammar, or beyond its bounds; it is then compared as words."""
+
+
+class Token(NamedTuple):
+    kind: str  # num, word, cmd, text, op, end
+    value: str
+    spaced: bool  # white space stood before it
+
+
+RELATIONS = {
+    "=": "=", "==": "=", ":=": "=", "<": "<", ">": ">", "<=": "<=", ">=": ">=", "!=": "!=", "\\lt": "<",
+    "\\gt": ">", "\\le": "<=", "\\leq": "<=", "\\leqslant": "<=", "\\ge": ">=", "\\geq": ">=",
+    "\\geqslant": ">=", "\\ne": "!=", "\\neq": "!=", "\\in": "in", "\\approx": "~", "\\equiv": "==",
+    "\\to": "->", "\\rightarrow": "->", "\\implies": "->", "\\Rightarrow": "->", "\\simeq": "~",
+}  # fmt: skip
+TRIGONOMETRIC = {"sin", "cos", "tan", "cot", "sec", "csc"}
+FUNCTIONS = TRIGONOMETRIC | {
+    "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "exp", "ln", "log", "lg"
+}  # fmt: skip
+WRITTEN = {
+    "sqrt": "\\sqrt", "cbrt": "\\sqrt", "abs": "abs", "floor": "floor", "ceil": "ceil", "binom": "\\binom"
+}  # fmt: skip
+CONSTANTS = {
+    "\\pi": "pi", "pi": "pi", "\\infty": "oo", "infinity": "oo", "inf": "oo", "oo": "oo", "e": "e", "i": "i"
+}  # fmt: skip
+_GREEK = (
+    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma "
+    "tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega ell emptyset"
+)
+LETTERS = {f"\\{name}" for name in _GREEK.split()}
+OPERATORS = {
+    "\\cup", "\\pm", "\\mp", "\\cdot", "\\times", "\\div", "\\ldots", "\\dots", "\\cdots", "\\\\",
+    "\\end{matrix}", "\\land", "\\lor", "\\wedge", "\\vee", "\\rangle", "\\rfloor", "\\rceil",
+}  # fmt: skip
+KNOWN = FUNCTIONS | WRITTEN.keys() | CONSTANTS.keys() | {"and", "or", "union", "in", "mod"}  # never units
+CONNECTIVES = ("and", "or", "", ",")
+CLOSING = {"(": (")", "]"), "[": ("]", ")")}
+_TOKEN = re.compile(
+    r"(?P<space>\s*)(?:"
+    r"(?P<num>\d{1,3}(?:,\d{3})+(?![\d,])(?:\.\d+)?|\d{1,3}(?: \d{3})+(?!\d)(?:\.\d+)?"
+    r"|\d*\.\d*\\overline\s*\{\d{1,20}\}|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+(?![a-zA-Z\d]))?)"
+    r"|\\text\{(?P<text>[^{}]*)\}"
+    r"|(?P<cmd>\\begin\{matrix\}|\\end\{matrix\}|\\mathbb\s*\{?[A-Z]\}?|\\[a-zA-Z]+|\\\\)"
+    r"|(?P<word>[a-zA-Z]+)"
+    r"|(?P<op>\\[{}%]|<=|>=|!=|==|\.\.\.|\*\*|:=|[-+*/^_!=<>(){}\[\]|,;:&%'\u2220])"
+    r")"
+)
+_WHOLE = re.compile(r"(?P<space>\s*)(?P<num>\d+)")
+
+
+def tokenize(text: str) -> list[Token]:
+    if len(text) > MAX_CHARACTERS:
+        raise Unreadable(f"longer than {MAX_CHARACTERS} characters")
+    tokens, position, depth = [], 0, 0
+    text = text.rstrip()
+    while position < len(text):
+        match = _TOKEN.match(text, position)
+        if match is None:
+            raise Unreadable(f"character {text[position]!r}")
+        kind, value = match.lastgroup or "", match.group(match.lastgroup or 0)
+        if kind == "num" and depth and "," in value:  # (1,000) is a pair
+            value = value.split(",")[0]
+            match = _WHOLE.match(text, position) or match
+        depth += {"(": 1, "[": 1, "\\{": 1, ")": -1, "]": -1, "\\}": -1}.get(value, 0) if kind == "op" else 0
+        tokens.append(
+            Token(kind, value.replace(" ", "") if kind == "cmd" else value, bool(match.group("space")))
+        )
+        position = match.end()
+    return tokens
+
+
+def number(text: str) -> Fraction:
+    """The exact value of a numeral; raises Unreadable beyond MAX_DIGITS."""
+    text = text.replace(",", "").replace(" ", "")
+    if len(text) > MAX_DIGITS:
+        raise Unreadable(f"a number of more than {MAX_DIGITS} digits")
+    if "overline" in text:
+        head, repeated = text.split("\\overline")
+        repeated = repeated.strip("{} ")
+        whole, _, fixed = head.partition(".")
+        scale = 10 ** len(fixed)
+        repeating = Fraction(int(repeated), (10 ** len(repeated) - 1) * scale)
+        return Fraction(int(whole or 0)) + Fraction(int(fixed or 0), scale) + repeating
+    mantissa, _, exponent = text.lower().partition("e")
+    if exponent and abs(int(exponent)) > MAX_DIGITS:
+        raise Unreadable(f"an exponent beyond {MAX_DIGITS}")
+    return Fraction(text)

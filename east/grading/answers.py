@@ -1,0 +1,214 @@
+r"""From a response to its final answer, and from a solution to its gold answer, by bounded scans.
+
+The places where an answer may stand, in order of trust (the `source` of an answer):
+`boxed` the last \boxed{}; `hash` GSM8K's `#### 18`; `the answer is` a sentence that announces the answer;
+`last number` the last number of the text, a named fallback that guesses; `none` nothing found.
+"""
+
+import hashlib
+import re
+from typing import Literal, NamedTuple
+
+Source = Literal["boxed", "hash", "the answer is", "last number", "none"]
+Extraction = Literal["boxed", "marked", "last number"]
+Boxes = Literal["joined", "last"]
+
+SOURCES: tuple[Source, ...] = ("boxed", "hash", "the answer is", "last number", "none")
+MAX_ANSWER = 2_000  # characters; a longer answer is cut and carries its hash, so that it stays distinct
+MAX_BOXES = 12  # boxes looked at, from the end
+REACH = MAX_ANSWER + 100  # characters before a box in which a neighbour is sought
+TAIL = 4_000  # characters at the end of a response in which an unboxed answer is sought
+
+
+class Answer(NamedTuple):
+    """The final answer as written (None where there is none) and where it was found."""
+
+    text: str | None
+    source: Source
+
+
+_BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*")
+_BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
+_OPEN_END = re.compile(r"\n|\$|\\\)|\\\]|<\|")
+_BETWEEN_BOXES = re.compile(
+    r"(?:\\[()\[\],;!:. ]|\\q?quad|\\text|\\left|\\right|[${}(),;&\s*]|and|[a-zA-Z]\s*=)*\.?"
+)
+_HASH = re.compile(r"####[ \t]*(?=[-+−$€£(\\]{0,4}\.?\d)(?!\d+[.)]\s)([^\n]{1,200})")
+_ANNOUNCED = re.compile(
+    r"answer(?:\*\*)?(?:\s+to\s[^.\n]{0,80}?)?"
+    r"(?:\s+(?:is|are|would be|should be)\b|\s*[:=]|(?=\s*(?:\\[(\[]|\$)))[\s:*]*",
+    re.IGNORECASE,
+)
+_SEGMENT = re.compile(
+    r"(?<!\\)\$\$(.{1,1000}?)\$\$|(?<!\\)\$([^$\n]{1,500})(?<!\\)\$"
+    r"|\\\((.{1,1000}?)\\\)|\\\[(.{1,1000}?)\\\]",
+    re.DOTALL,
+)
+_NUMBER = re.compile(r"(?:(?<![\w)\]}])[-−])?[$€£]?(?:\d[\d,]*)?\.?\d+(?:/\d+)?(?:\\?%)?")
+_FINAL = re.compile(r"final answer is:?\s*\$([^$\n]{1,300})\$", re.IGNORECASE)
+_SENTENCE_END = re.compile(r"\n|[.!?](?:\s|$)|,? (?:because|since|which|so that)\b")
+_WORDS = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}")
+_LEADING_NUMBER = re.compile(r"(-?\\?[$€£]?\d[\d,]*(?:\.\d+)?(?:/\d+)?\\?%?)(?=[\s,.]+[a-zA-Z]|$)")
+_SPECIAL = re.compile(r"(?:\s*<\|[^|>]{0,60}\|>|\s*</s>)+\s*$")
+
+
+def extract(
+    text: str, *, extraction: Extraction = "marked", boxes: Boxes = "joined", truncated: bool = False
+) -> Answer:
+    """The final answer of a response.
+
+    text: what the model wrote. extraction: `boxed` trusts boxes and `####` only, `marked` also a sentence
+    that announces the answer, `last number` falls back to the last number. boxes: `joined` reads several
+    boxes with nothing but commas, "and" and "y =" between them as one list, `last` takes the last.
+    truncated: the response met the length limit; then an unclosed box and the last number are not its
+    answer. Time is linear in len(text).
+    """
+    found = _boxed(text, boxes, truncated)
+    if found and (
+        last := _final(text)
+    ):  # said after the last box: "\boxed{255} ... The final answer is $455$."
+        return Answer(_bounded(last), "the answer is")
+    if found is not None:
+        return Answer(_bounded(found), "boxed") if found else Answer(None, "none")
+    if (hashes := _HASH.findall(text, max(0, len(text) - TAIL))) and hashes[-1].strip():
+        return Answer(_bounded(_SPECIAL.sub("", hashes[-1])), "hash")
+    if extraction == "boxed":
+        return Answer(None, "none")
+    tail = _SPECIAL.sub("", text[-TAIL:])
+    if announced := _announced(tail):
+        return Answer(_bounded(announced), "the answer is")
+    if extraction == "last number" and not truncated and (last := _last_number(tail)):
+        return Answer(_bounded(last), "last number")
+    return Answer(None, "none")
+
+
+def gold_answer(solution: str) -> str | None:
+    r"""The gold answer of a worked solution: its last balanced \boxed{}, else the text after `####`.
+
+    None where there is neither, or where the last box is empty.
+    """
+    found = _boxed(solution, "last", truncated=True)
+    if found is None and "####" in solution:
+        found = solution.rsplit("####", 1)[1].strip()
+    return found or None
+
+
+def _boxed(text: str, boxes: Boxes, truncated: bool) -> str | None:
+    """Content of the last box with something in it; "" where every box is empty, None where there is none."""
+    spans: list[tuple[int, int, str]] = []
+    unclosed, empty, end = None, False, len(text)
+    for _ in range(MAX_BOXES):
+        window = max(0, end - REACH) if spans else 0
+        start = max(text.rfind("\\boxed", window, end), text.rfind("\\fbox", window, end))
+        if start < 0:
+            break
+        limit, end = end, start  # what a box holds ends before the next box: every character is scanned once
+        opening = _BOX.match(text, start)
+        if opening is None:
+            continue
+        stop, content = _box_content(text, opening.end(), limit)
+        if stop is None:
+            unclosed = unclosed or content
+        elif not content:
+            empty = True
+        elif spans and boxes == "joined" and not _adjacent(text, stop, spans[-1][0]):
+            break
+        else:
+            spans.append((start, stop, content))
+            if boxes == "last":
+                break
+    if spans:
+        contents = list(dict.fromkeys(content for _, _, content in reversed(spans)))
+        return contents[0] if len(contents) == 1 else ", ".join(contents)
+    if unclosed and not truncated:
+        return unclosed
+    return "" if empty or unclosed is not None else None
+
+
+def _box_content(text: str, start: int, limit: int) -> tuple[int | None, str]:
+    """(end, content) of the box whose argument begins at `start`; end None where `limit` comes first."""
+    open_end = _OPEN_END.search(text, start, limit)
+    if not text.startswith("{", start):  # TeX without braces: \boxed 3
+        end = open_end.start() if open_end else limit
+        return end, text[start:end].strip().rstrip(".")
+    depth = 0
+    for brace in _BRACES.finditer(text, start, limit):
+        depth += {"{": 1, "}": -1}.get(brace.group(), 0)
+        if depth == 0:
+            return brace.end(), text[start + 1 : brace.start()].strip()
+    return None, text[start + 1 : open_end.start() if open_end else limit].strip()
+
+
+def _adjacent(text: str, stop: int, start: int) -> bool:
+    """Only connectives stand between two boxes (and the boxes are not nested)."""
+    return 0 <= start - stop <= 40 and _BETWEEN_BOXES.fullmatch(text, stop, start) is not None
+
+
+def _final(text: str) -> str | None:
+    """The formula of "the final answer is $...$" where no box follows it."""
+    if text.find("inal answer is", max(0, len(text) - TAIL)) < 0:  # most responses: decided without a pattern
+        return None
+    formulas = _FINAL.findall(text, max(text.rfind("\\boxed"), text.rfind("\\fbox"), len(text) - TAIL))
+    return formulas[-1].strip() if formulas else None
+
+
+def _announced(tail: str) -> str | None:
+    """The answer after the last `answer is`, `Answer:` or `Answer $...$`."""
+    last = None
+    for last in _ANNOUNCED.finditer(tail):  # noqa: B007 - the last match is wanted
+        pass
+    return _from_sentence(tail[last.end() :]) if last else None
+
+
+def _from_sentence(text: str) -> str | None:
+    """The answer at the head of a sentence: its formula, what follows its last `is`, or the sentence."""
+    text = text.lstrip(" \t\n*:_")
+    if (segment := _SEGMENT.match(text)) and _is_formula(segment):
+        return _content(segment)
+    end = _SENTENCE_END.search(text)
+    sentence = (text[: end.start()] if end else text).strip(" *_`\"'")
+    if not sentence or len(sentence) > 300:
+        return None
+    if " is " in sentence:
+        return _from_sentence(sentence.rsplit(" is ", 1)[1])
+    if leading := _LEADING_NUMBER.match(sentence):
+        return leading.group(1)
+    words = _WORDS.findall(sentence)
+    if len(words) <= 5 and not (words and sentence.startswith(words[0]) and re.search(r"\d", sentence)):
+        return sentence
+    return _last_number(sentence)
+
+
+def _last_number(text: str) -> str | None:
+    """The last number of a text, or the formula that holds it."""
+    last = None
+    for last in _NUMBER.finditer(text):  # noqa: B007 - the last match is wanted
+        pass
+    if last is None:
+        return None
+    for segment in _SEGMENT.finditer(text):
+        if segment.start() <= last.start() < segment.end() and _is_formula(segment):
+            return _content(segment)
+    return last.group()
+
+
+def _is_formula(segment: re.Match[str]) -> bool:
+    """Whether `$...$` holds mathematics and not the prose between two prices ("$5 and $6")."""
+    content = segment.group(2)
+    return (
+        content is None
+        or content == content.strip()
+        or not _WORDS.search(re.sub(r"\\[a-z]+\{[^}]*\}", "", content))
+    )
+
+
+def _content(segment: re.Match[str]) -> str:
+    return next(group for group in segment.groups() if group is not None).strip()
+
+
+def _bounded(answer: str) -> str:
+    """The answer as it is kept: without lone surrogates, and never longer than MAX_ANSWER and a hash."""
+    answer = answer.strip().encode("utf-8", "replace").decode("utf-8")
+    if len(answer) <= MAX_ANSWER:
+        return answer
+    return f"{answer[:MAX_ANSWER]} [sha256 {hashlib.sha256(answer.encode()).hexdigest()}]"

@@ -1,0 +1,274 @@
+"""From questions with responses to graded questions: cluster, label, entropy, accuracy and rejection.
+
+`grade` streams: it looks at a few questions at a time and keeps nothing of them but bounded caches. An
+answer's cluster is the gold's, if it matches the gold under the named conventions, and that of its own
+value otherwise; so the clusters are a partition whatever the conventions, and no cluster holds both right
+and wrong responses.
+"""
+
+import json
+import math
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from east.grading.answer_keys import Key, own_key
+from east.grading.answer_keys import key as key_of
+from east.grading.answer_reading import MAX_REMEMBERED, read
+from east.grading.answer_tree import Tree, order
+from east.grading.answers import Answer, extract
+from east.grading.conventions import match
+from east.grading.equivalence import Request, Values
+from east.grading.options import Grading
+from east.grading.qwen_string import qwen_string, same_qwen_string
+from east.grading.summary import Summary
+
+__all__ = ["Grading", "Summary", "grade", "run_cases"]
+
+BATCH_QUESTIONS = 32  # looked at together, so that the children are busy
+BATCH_CHARACTERS = 64_000_000
+FIELDS = ("question", "gold", "sample", "text", "finish_reason")
+GOLD: Key = ("gold",)
+MISSING: Key = ("missing",)
+_KINDS = {
+    "number": "number", "big number": "number", "infinity": "number", "constant": "symbolic",
+    "function": "symbolic", "expression": "symbolic", "seq": "tuple", "list": "list", "named": "list",
+    "union": "interval", "equation": "relation", "<": "relation", "<=": "relation", "!=": "relation",
+}  # fmt: skip
+
+
+def grade(
+    questions: Iterable[dict[str, Any]], *, summary: Summary | None = None, **options: Any
+) -> Iterator[dict[str, Any]]:
+    """Grade questions one after another; `options` are the fields of Grading.
+
+    questions: {"question": id, "gold": final answer, "sample": [int], "text": [str], "finish_reason": [str]}.
+    summary: accumulates counts and a sample over all questions, if given.
+    Yields, in the same order, {"question", "gold", "n", "sample", "answer", "source", "truncated", "cluster",
+    "correct", "clusters": [{"answer", "count", "correct", "kind"}], "entropy", "accuracy", "rejection", "k",
+    "reasons", "timeouts", "merged"}. cluster: index in clusters, -1 where missing="excluded" left the
+    response out. entropy: -sum p ln p in nats over shares of the n responses. accuracy: the gold cluster's
+    share.
+    rejection: the largest wrong cluster's share. k: number of clusters. reasons: why right responses are
+    right, counted. timeouts: responses whose value could not be computed in its bounds. merged: exact keys
+    that turned out to have equal values or to match the gold. Clusters are sorted by size, then key. Raises
+    ValueError for a question with missing fields or lists of unequal length.
+    """
+    settings = Grading(**options)
+    values = Values(workers=settings.workers, timeout_s=settings.timeout_s, memory_mb=settings.memory_mb)
+    try:
+        for batch in _batches(questions):
+            extracted = [_extract_all(question, settings) for question in batch]
+            if settings.clusters == "value":
+                golds = (question["gold"] for question in batch)
+                texts = {
+                    answer.text for answers, _ in extracted for answer in answers if answer.text is not None
+                }
+                values.ask(request for text in texts.union(golds) for request in _exact_key(text)[1])
+            for question, (answers, truncated) in zip(batch, extracted, strict=True):
+                graded = _grade_question(question, answers, truncated, values, settings)
+                if summary is not None:
+                    summary.add(graded, question["text"])
+                yield graded
+            values.forget()
+    finally:
+        values.close()
+
+
+def _batches(questions: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Checked questions, a few at a time."""
+    batch: list[dict[str, Any]] = []
+    size = 0
+    for question in questions:
+        if absent := [field for field in FIELDS if field not in question]:
+            name = question.get("question", "?")
+            raise ValueError(f"question {name!r} has no {', '.join(absent)}; expected {', '.join(FIELDS)}")
+        lengths = {field: len(question[field]) for field in FIELDS[2:]}
+        if len(set(lengths.values())) != 1:
+            raise ValueError(f"question {question['question']!r} has lists of unequal length: {lengths}")
+        if not isinstance(question["gold"], str):
+            raise ValueError(
+                f"question {question['question']!r} has gold {question['gold']!r}; expected a string"
+            )
+        batch.append(question)
+        size += sum(map(len, question["text"]))
+        if len(batch) == BATCH_QUESTIONS or size > BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _extract_all(question: dict[str, Any], settings: Grading) -> tuple[list[Answer], list[bool]]:
+    truncated = [reason == "length" for reason in question["finish_reason"]]
+    boxes = "last" if settings.clusters == "qwen-string" else settings.boxes
+    answers = [
+        extract(text, extraction=settings.extraction, boxes=boxes, truncated=cut)
+        for text, cut in zip(question["text"], truncated, strict=True)
+    ]
+    return answers, truncated
+
+
+def _exact_key(answer: str) -> tuple[Key, frozenset[Request]]:
+    """(the key without symbolic values, what has to be evaluated for the full key)."""
+    return _exact_key_short(answer) if len(answer) <= MAX_REMEMBERED else _exact_key_of(answer)
+
+
+@lru_cache(maxsize=100_000)
+def _exact_key_short(answer: str) -> tuple[Key, frozenset[Request]]:
+    return _exact_key_of(answer)
+
+
+def _exact_key_of(answer: str) -> tuple[Key, frozenset[Request]]:
+    requests: set[Request] = set()
+    reading = read(answer)
+
+    def ask(mode: str, tree: Tree) -> None:
+        requests.add((mode, tree))
+
+    exact_key = own_key(reading, ask)
+    for tree in (reading.tree, *reading.others):  # under which the gold may be met as well
+        if tree is not None:
+            key_of(tree, ask)
+    return exact_key, frozenset(requests)
+
+
+class _Verdict:
+    """Clusters and verdicts of one question's distinct answers."""
+
+    def __init__(self, gold: str, values: Values, settings: Grading) -> None:
+        self.gold_text, self.gold = gold, read(gold)
+        self.values, self.settings = values, settings
+        self.seen: dict[str, tuple[Key, str | None]] = {}
+
+    def __call__(self, answer: str) -> tuple[Key, str | None]:
+        """(cluster, why it is right or None)"""
+        if answer not in self.seen:
+            self.seen[answer] = self._judge(answer)
+        return self.seen[answer]
+
+    def _judge(self, answer: str) -> tuple[Key, str | None]:
+        if self.settings.clusters == "qwen-string":
+            text = qwen_string(answer)
+            same = same_qwen_string(qwen_string(self.gold_text), text)
+            return ("string", text), "same string" if same else None
+        reading = read(answer)
+        reason = match(self.gold, reading, self.values.lookup, self.settings)
+        return (GOLD if reason else own_key(reading, self.values.lookup)), reason
+
+    def merged(self) -> int:
+        """Exact keys that turned out to be the same cluster as another."""
+        clusters = {key for key, _ in self.seen.values()}
+        return max(0, len({_exact_key(text)[0] for text in self.seen}) - len(clusters))
+
+
+def _grade_question(
+    question: dict[str, Any], answers: list[Answer], truncated: list[bool], values: Values, settings: Grading
+) -> dict[str, Any]:
+    judge = _Verdict(question["gold"], values, settings)
+    unanswered = {"cluster": (MISSING, None), "excluded": (None, None)}
+    judged: list[tuple[Key | None, str | None]] = [
+        judge(answer.text)
+        if answer.text is not None
+        else unanswered.get(settings.missing, ((*MISSING, index), None))
+        for index, answer in enumerate(answers)
+    ]
+    clusters = _clusters(judged, answers)
+    ranked = sorted(clusters, key=lambda key: (-clusters[key].total(), order(key)))
+    place = {key: position for position, key in enumerate(ranked)}
+    right = {key for key, reason in judged if reason and key}
+    total = sum(found.total() for found in clusters.values())
+    shares = {key: clusters[key].total() / total for key in ranked}
+    return {
+        "question": question["question"],
+        "gold": question["gold"],
+        "n": len(answers),
+        "sample": question["sample"],
+        "answer": [answer.text for answer in answers],
+        "source": [answer.source for answer in answers],
+        "truncated": truncated,
+        "cluster": [-1 if key is None else place[key] for key, _ in judged],
+        "correct": [reason is not None for _, reason in judged],
+        "clusters": [_describe(key, clusters[key], key in right, question["gold"]) for key in ranked],
+        "entropy": -sum(p * math.log(p) for p in shares.values()) + 0.0,
+        "accuracy": sum(p for key, p in shares.items() if key in right),
+        "rejection": max((p for key, p in shares.items() if key not in right), default=0.0),
+        "k": len(ranked),
+        "reasons": dict(sorted(Counter(reason for _, reason in judged if reason).items())),
+        "timeouts": sum(_lost(answer.text, values) for answer in answers),
+        "merged": judge.merged(),
+    }
+
+
+def _clusters(
+    judged: list[tuple[Key | None, str | None]], answers: list[Answer]
+) -> dict[Key, Counter[str | None]]:
+    """The spellings in each cluster, counted."""
+    clusters: dict[Key, Counter[str | None]] = {}
+    for (key, _), answer in zip(judged, answers, strict=True):
+        if key is not None:
+            clusters.setdefault(key, Counter())[answer.text] += 1
+    return clusters
+
+
+def _describe(key: Key, spellings: Counter[str | None], right: bool, gold: str) -> dict[str, Any]:
+    """One cluster; its answer is the spelling met most often (the first in order among equals)."""
+    answer = min(spellings, key=lambda text: (-spellings[text], text or ""))
+    if key[0] == "string":
+        return {"answer": key[1], "count": spellings.total(), "correct": right, "kind": "text"}
+    kind = _exact_key(gold)[0][0] if key == GOLD else key[0]
+    return {"answer": answer, "count": spellings.total(), "correct": right, "kind": _KINDS.get(kind, kind)}
+
+
+def _lost(text: str | None, values: Values) -> bool:
+    return bool(text is not None and values.lost and _exact_key(text)[1] & values.lost)
+
+
+def run_cases(cases_path: str | Path, out_path: str | Path, **options: Any) -> None:
+    """Grade labelled cases: JSON lines with id, gold, prediction and form ("answer" or "response").
+
+    Writes one JSON line each: id, verdict, seconds, reason. A response without a marked answer is graded by
+    its last number unless `extraction` says otherwise: a case is judged alone, there is no cluster to
+    protect. Raises ValueError, naming file and line, for a line that is no such case.
+    """
+    settings = Grading(**{"extraction": "last number", **options})
+    values = Values(workers=1, timeout_s=settings.timeout_s, memory_mb=settings.memory_mb)
+    values.start()
+    try:
+        with open(cases_path, encoding="utf-8") as cases, open(out_path, "w", encoding="utf-8") as out:
+            for number, line in enumerate(cases, 1):
+                if line.strip():
+                    case = _read_case(line, f"{cases_path}:{number}")
+                    print(json.dumps(_grade_case(case, values, settings)), file=out)
+    finally:
+        values.close()
+
+
+def _read_case(line: str, place: str) -> dict[str, Any]:
+    try:
+        case = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{place} is not JSON ({error}); expected id, gold, prediction, form") from None
+    if not isinstance(case, dict) or (absent := {"id", "gold", "prediction", "form"} - case.keys()):
+        raise ValueError(f"{place} lacks {sorted(absent) if isinstance(case, dict) else 'its fields'}")
+    if case["form"] not in ("answer", "response"):
+        raise ValueError(f"{place} has form {case['form']!r}; expected 'answer' or 'response'")
+    return case
+
+
+def _grade_case(case: dict[str, Any], values: Values, settings: Grading) -> dict[str, Any]:
+    start = time.perf_counter()
+    text, gold = case["prediction"], str(case["gold"])
+    if case["form"] == "response":
+        text = extract(str(text), extraction=settings.extraction, boxes=settings.boxes).text
+    found, reason = None, "no answer"
+    if text is not None:
+        text = str(text)
+        values.ask(_exact_key(gold)[1] | _exact_key(text)[1])
+        found = match(read(gold), read(text), values.lookup, settings)
+        reason = found or ("out of bounds" if _lost(text, values) else "different")
+    seconds = round(time.perf_counter() - start, 6)
+    return {"id": case["id"], "verdict": found is not None, "seconds": seconds, "reason": reason}

@@ -1,0 +1,57 @@
+"""The settings of grading, each with its default."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from east.grading.answers import Boxes, Extraction
+
+
+@dataclass(frozen=True)
+class Grading:
+    r"""How responses are graded.
+
+    What counts as an answer:
+    extraction: "boxed" trusts \boxed{} and `####` only; "marked" also a sentence such as "the answer is 5";
+        "last number" falls back to the last number of a response that was not cut.
+    boxes: "joined" reads boxes with only commas, "and" or "y =" between them as one list; "last" takes the
+        last.
+    missing: responses without an answer are one wrong "cluster", each its "own", or "excluded" (left out of
+        the clusters and of every share, but counted).
+
+    What counts as equal among predictions:
+    clusters: "value" pools answers of equal value and every answer that matches the gold; "qwen-string" pools
+        equal strings after the normalisation of the Qwen2.5-Math evaluation, as the authors' release does;
+        there the gold answer is such a string too, no convention applies, and the last box is the answer.
+
+    What counts as the gold answer beyond equal values:
+    list_order: "ignored" (1, 2 is 2, 1) or "kept".
+    percent: "either" lets 25% be 25 or 0.25, "value" only 0.25, "sign" only 25 (the sign is dropped).
+    units: "compatible" lets a unit be missing or added but not be another one (metres are not feet), and
+        reads 250 cents as $2.50; "ignored" drops every unit.
+    base: "optional" lets 152A be 152A_11; "required" does not.
+    unevaluated: "equal" lets 2^8 be 256; "different" wants numbers worked out.
+    rounded_digits: a decimal of at least so many significant digits equals the number it rounds (0.8660254038
+        and sqrt(3)/2); 0 means never.
+
+    Bounds and checks:
+    workers: child processes for values that are not rational. timeout_s: seconds for one such value.
+    memory_mb: address space of one child. math_verify_sample: distinct answers shown to Math-Verify for the
+        report (0: none). disagreements: how many of its disagreements the report lists. seed: of that sample.
+    """
+
+    extraction: Extraction = "marked"
+    boxes: Boxes = "joined"
+    missing: Literal["cluster", "own", "excluded"] = "cluster"
+    clusters: Literal["value", "qwen-string"] = "value"
+    list_order: Literal["ignored", "kept"] = "ignored"
+    percent: Literal["either", "value", "sign"] = "either"
+    units: Literal["compatible", "ignored"] = "compatible"
+    base: Literal["optional", "required"] = "optional"
+    unevaluated: Literal["equal", "different"] = "equal"
+    rounded_digits: int = 10
+    workers: int = 2
+    timeout_s: float = 1.0
+    memory_mb: int = 1024
+    math_verify_sample: int = 200
+    disagreements: int = 50
+    seed: int = 0

@@ -1,0 +1,178 @@
+"""Hugging Face model and tokenizer, LoRA, export. The only `import peft`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+import transformers
+
+from east import artifacts
+from east.config import Lora
+
+ADAPTER = "adapter_config.json"  # PEFT's name
+transformers.utils.logging.disable_progress_bar()  # ours show what takes long
+
+
+def resolve(path: str, revision: str | None, merged: Path) -> Path:
+    """The local folder of a model: itself, or a snapshot of a hub name; of a PEFT adapter, one below `merged`.
+
+    Raises ValueError when the folder holds no model or the hub name cannot be fetched.
+    """
+    folder = Path(path)
+    if not folder.exists():
+        if path.count("/") != 1 or path.startswith((".", "/")):
+            raise ValueError(f"model.path: found no folder {path!r}; give an existing folder or a hub name owner/model")
+        folder = fetch(path, revision)
+    if (folder / ADAPTER).exists():
+        return merge(folder, merged)
+    if not (folder / "config.json").exists():
+        raise ValueError(f"model.path: {folder} holds no config.json, no {ADAPTER}; give a Hugging Face model folder")
+    return folder
+
+
+def fetch(name: str, revision: str | None) -> Path:
+    """The snapshot of a hub name. Raises ValueError when it cannot be fetched."""
+    import huggingface_hub
+
+    try:
+        return Path(huggingface_hub.snapshot_download(name, revision=revision, ignore_patterns=["original/*"]))
+    except Exception as error:  # the hub client raises many types for "not there"
+        line = " ".join(str(error).split())[:200]
+        raise ValueError(f"model.path: found no folder {name!r} and cannot fetch it from the hub ({line})") from None
+
+
+def merge(adapter: Path, merged: Path) -> Path:
+    """A model folder of the adapter and its base as one, made once below `merged`, in the dtype of the base.
+
+    Every stage then sees an ordinary model: what is sampled, scored as the reference and trained is base and adapter
+    together. The tokenizer is the adapter's where it has one. Raises ValueError when the two do not fit.
+    """
+    import peft
+
+    try:
+        settings = json.loads((adapter / ADAPTER).read_text())
+        base = resolve(str(settings["base_model_name_or_path"]), settings.get("revision"), merged)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{adapter / ADAPTER}: cannot find its base ({error}); give base_model_name_or_path the folder or hub name"
+        ) from None
+    inputs = {"adapter": artifacts.model_digest(adapter), "base": artifacts.model_digest(base)}
+    folder = merged / artifacts.digest(inputs)
+    if artifacts.reusable(folder, "merged", {}, inputs, "python -m east check --config X"):
+        return folder
+    tokenized = adapter if (adapter / "tokenizer_config.json").exists() else base
+    model = load_policy(base, dtype="auto", attention="sdpa")
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(tokenized)
+        model = peft.PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    except Exception as error:  # PEFT raises many types for what it cannot load or merge
+        line = " ".join(str(error).split())[:200]
+        raise ValueError(f"{adapter}: cannot be merged into {base} ({line}); give the base it was trained on") from None
+    with artifacts.writing(folder, "merged", {}, inputs) as (scratch, _):
+        model.save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
+    print(f"model: {adapter} and {base} merged into {folder}")
+    return folder
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a model folder. Raises ValueError when there is none or it does not fit the model."""
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    except Exception as error:  # the tokenizer loaders raise many types
+        line = " ".join(str(error).split())[:200]
+        raise ValueError(f"{folder}: cannot load its tokenizer ({line})") from None
+    if len(tokenizer) > vocabulary(folder):
+        raise ValueError(
+            f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model's vocabulary {vocabulary(folder)}; "
+            "they do not belong together"
+        )
+    if tokenizer.eos_token_id is None:
+        raise ValueError(f"{folder}: the tokenizer has no end token (eos_token); set one in tokenizer_config.json")
+    return tokenizer
+
+
+def vocabulary(folder: Path) -> int:
+    """Rows of the model's embedding, from its config. Raises ValueError when the config does not say."""
+    size = transformers.AutoConfig.from_pretrained(folder).get_text_config().vocab_size
+    if not size:
+        raise ValueError(f"{folder}: config.json names no vocab_size; give a causal language model")
+    return size
+
+
+def end_tokens(folder: Path, tokenizer: Any) -> list[int]:
+    """Ids that end a response: the tokenizer's eos and those of generation_config.json, sorted."""
+    ids = {tokenizer.eos_token_id}
+    path = folder / "generation_config.json"
+    if path.exists():
+        listed = json.loads(path.read_text()).get("eos_token_id")
+        ids |= set(listed if isinstance(listed, list) else [] if listed is None else [listed])
+    return sorted(ids)
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """Hash of what decides token ids: vocabulary and special tokens."""
+    return artifacts.digest(
+        {"vocabulary": tokenizer.get_vocab(), "bos": tokenizer.bos_token_id, "eos": tokenizer.eos_token_id}
+    )
+
+
+def load_policy(
+    folder: Path, *, dtype: str, attention: str, lora: Lora | None = None, gradient_checkpointing: bool = False
+) -> Any:
+    """The causal LM of a folder, on the CPU, in `dtype`; with `lora`, wrapped by PEFT and the base frozen.
+
+    The adapter starts as the identity. Seed torch before: the adapter's first matrix is random.
+    """
+    try:
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, attn_implementation=attention
+        )
+    except (OSError, safetensors.SafetensorError) as error:
+        line = " ".join(str(error).split())[:200]
+        raise ValueError(f"{folder}: cannot load the weights ({line}); fetch or save the folder again") from None
+    if gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return model if lora is None else with_lora(model, lora)
+
+
+def with_lora(model: Any, lora: Lora) -> Any:
+    """The model wrapped by PEFT. Raises ValueError when target_modules name nothing in it."""
+    import peft
+
+    settings = peft.LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+    )
+    return peft.get_peft_model(model, settings)
+
+
+def export(
+    state: dict[str, torch.Tensor], start: Path, tokenizer: Any, out: Path, dtype: str, lora: Lora | None
+) -> None:
+    """Write a Hugging Face folder that from_pretrained and vLLM load: safetensors, tokenizer, chat template.
+
+    `state` holds the parameters of `load_policy`'s model by name. With LoRA the adapter is merged, and stands
+    alone in `out`/adapter.
+    """
+    model = load_policy(start, dtype=dtype, attention="sdpa", lora=lora)
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    buffers = {name for name, _ in model.named_buffers()}
+    assert not unexpected and set(missing) <= buffers, f"parameters lost on export: {missing[:3]} {unexpected[:3]}"
+    if lora is not None:
+        _save(model, out / "adapter")
+        model = model.merge_and_unload()
+    _save(model, out)
+    tokenizer.save_pretrained(out)
+
+
+def _save(model: Any, out: Path) -> None:
+    try:
+        model.save_pretrained(out)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{out}: cannot write ({error}); free the disk, then run the same command") from error

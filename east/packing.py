@@ -1,0 +1,116 @@
+"""Sequences to one packed batch without padding; the only place where labels are shifted.
+
+A batch is one row of T tokens. Each sequence is a prompt and a completion. With `share_prompts`, sequences
+with the same prompt store it once:
+
+    prompt  completion 0  completion 1        tokens
+    0 1 2   3 4 5         3 4                 position ids: each completion continues its prompt
+    [--- segment 0 ---]  [segment 1, whose queries also see the prompt, never completion 0]
+
+The hidden state that predicts completion token t sits at token t-1 of the same sequence, and at the prompt's
+last token for t = 0.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+TokenIds = Sequence[int] | np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """Consecutive tokens [start, stop) that attend causally to themselves, and to all of the prefix
+    [prefix_start, prefix_stop), which is empty unless the prompt is stored with an earlier segment."""
+
+    start: int
+    stop: int
+    prefix_start: int = 0
+    prefix_stop: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class PackedBatch:
+    """S sequences in T tokens, N of which are completion tokens (counted per sequence).
+
+    input_ids, position_ids: [T] int64. segments: cover [0, T) in order.
+    rows: [N] int64, positions in [0, T) whose hidden state predicts a completion token. targets: [N] int64,
+    the token predicted. Both follow the order of the sequences given to `pack`: the first lengths[0] belong
+    to sequence 0. lengths: the S completion lengths.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    segments: tuple[Segment, ...]
+    rows: Tensor
+    targets: Tensor
+    lengths: tuple[int, ...]
+
+
+def pack(
+    prompts: Sequence[TokenIds],
+    completions: Sequence[TokenIds],
+    share_prompts: bool = True,
+    device: torch.device | str = "cpu",
+) -> PackedBatch:
+    """Pack sequences prompts[i] + completions[i] into one row. The inputs are not changed.
+
+    Raises ValueError where the two differ in number, where there are none, or where a prompt or a completion
+    is empty (the first completion token needs a token before it).
+    """
+    prompt_ids = [np.asarray(ids, dtype=np.int64) for ids in prompts]
+    completion_ids = [np.asarray(ids, dtype=np.int64) for ids in completions]
+    _check(prompt_ids, completion_ids)
+
+    groups: dict[object, list[int]] = {}
+    for i, ids in enumerate(prompt_ids):
+        groups.setdefault(ids.tobytes() if share_prompts else i, []).append(i)
+
+    tokens: list[np.ndarray] = []
+    positions: list[np.ndarray] = []
+    segments: list[Segment] = []
+    rows: list[np.ndarray] = [np.empty(0)] * len(prompt_ids)
+    start = 0
+    for members in groups.values():
+        prompt = prompt_ids[members[0]]
+        prompt_start, prompt_stop = start, start + len(prompt)
+        for i in members:
+            completion = completion_ids[i]
+            if i == members[0]:
+                completion_start, prefix = prompt_stop, (0, 0)
+                tokens.append(prompt)
+                positions.append(np.arange(len(prompt)))
+            else:
+                completion_start, prefix = start, (prompt_start, prompt_stop)
+            stop = completion_start + len(completion)
+            tokens.append(completion)
+            positions.append(np.arange(len(prompt), len(prompt) + len(completion)))
+            segments.append(Segment(start, stop, *prefix))
+            rows[i] = np.append(prompt_stop - 1, np.arange(completion_start, stop - 1))
+            start = stop
+
+    def tensor(parts: list[np.ndarray]) -> Tensor:
+        return torch.from_numpy(np.concatenate(parts)).to(device, non_blocking=True)
+
+    return PackedBatch(
+        input_ids=tensor(tokens),
+        position_ids=tensor(positions),
+        segments=tuple(segments),
+        rows=tensor(rows),
+        targets=tensor(completion_ids),
+        lengths=tuple(len(ids) for ids in completion_ids),
+    )
+
+
+def _check(prompts: list[np.ndarray], completions: list[np.ndarray]) -> None:
+    if len(prompts) != len(completions):
+        raise ValueError(f"{len(prompts)} prompts but {len(completions)} completions: give one per prompt")
+    if not prompts:
+        raise ValueError("nothing to pack: give at least one sequence")
+    for name, sequences in (("prompt", prompts), ("completion", completions)):
+        for i, ids in enumerate(sequences):
+            if ids.ndim != 1 or len(ids) == 0:
+                raise ValueError(f"{name} {i} has shape {ids.shape}: expected a non-empty list of token ids")

@@ -1,0 +1,226 @@
+"""`python -m east study`: the cells of a study file, made side by side; study.json says what there is.
+
+Everything is an ordinary run in <folder>/<model>-<task>/seed_<s>/n<n>/. A stopped study goes on where it was; a
+failed cell is shown with its error, stops no other, and is tried again by the next start.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from east import artifacts, jobs
+from east.cells import Cell, Plan, Study, expand, selection, settings
+from east.config import BASE, Config
+
+
+def run(study: Study) -> None:
+    """The stage. Raises ValueError when cells failed, with the first error."""
+    folder = Path(study.folder)
+    warm = prepare(study)
+    with locked(folder), interruptible():
+        book = Book(study, expand(study))
+        plan = Plan(study, book.waiting())
+        for cell in book.waiting():
+            link_samples(study, cell)
+        needs = {cell.id: plan.needs(cell) for cell in book.waiting()}
+        with tqdm(total=len(book.rows), initial=len(book.rows) - len(needs), desc=study.name, unit="cell") as bar:
+
+            def tell(name: str, end: jobs.End | None) -> None:
+                for identity in [i for i, names in needs.items() if name in names]:
+                    if end is None:
+                        book.started(identity, name)
+                    elif end.error is not None:
+                        del needs[identity]
+                        book.failed(identity, f"{name}: {end.error}")
+                    else:
+                        needs[identity].remove(name)
+                        book.spent(identity, name, end.seconds)
+                        if not needs[identity]:
+                            del needs[identity]
+                            book.done(identity)
+                    bar.update(int(end is not None and identity not in needs))
+                if end is not None and end.error is not None:
+                    bar.write(f"failed: {name}: {end.error}")
+
+            jobs.run(list(plan.jobs.values()), slots(study), warm, folder / "logs", tell)
+    failed = [row for row in book.rows.values() if row["status"] == "failed"]
+    print(f"study: {folder / 'study.json'}\n    cells: {len(book.rows)}\n    failed: {len(failed)}")
+    if failed:
+        raise ValueError(
+            f"{len(failed)} of {len(book.rows)} cells failed, the first in {failed[0]['error']} (its log stands in "
+            f"{folder / 'logs'}); mend it, then the same command tries them again"
+        )
+
+
+class Book:
+    """study.json: a row per cell, as the report reads it."""
+
+    def __init__(self, study: Study, cells: list[Cell]):
+        self.study, self.folder, self.cells = study, Path(study.folder), {cell.id: cell for cell in cells}
+        self.rows = {cell.id: self._row(cell, settings(study, cell)) for cell in cells}
+        for old in self._old():
+            row = self.rows.get(old["id"])
+            kept = row and old["status"] == "done" and old["settings"] == row["settings"]
+            if row and kept and all((self.folder / p / "results.json").exists() for p in results(row)):
+                row |= {key: old[key] for key in ("status", "seconds", "a_found", "examples", "examples_left_out")}
+        self.write()
+
+    def waiting(self) -> list[Cell]:
+        """Cells that are still to be made."""
+        return [cell for cell in self.cells.values() if self.rows[cell.id]["status"] != "done"]
+
+    def started(self, identity: str, job: str) -> None:
+        """A stage that is the cell's alone has begun."""
+        if self._own(identity, job):
+            self.rows[identity]["status"] = "running"
+
+    def spent(self, identity: str, job: str, seconds: float) -> None:
+        """A stage has ended well."""
+        if self._own(identity, job):
+            self.rows[identity]["seconds"] = round(self.rows[identity]["seconds"] + seconds, 1)
+
+    def failed(self, identity: str, error: str) -> None:
+        """One of the cell's stages failed."""
+        self.rows[identity] |= {"status": "failed", "error": error}
+        self.write()
+
+    def done(self, identity: str) -> None:
+        """Note what was trained; its checkpoint, and its model if models are not kept, have served their purpose."""
+        row = self.rows[identity]
+        row |= {"status": "done", "error": None}
+        if row["weights"]:
+            summary = artifacts.read(self.folder / row["weights"], "weights", "python -m east weigh --config X").summary
+            row |= {"examples": summary["examples"], "examples_left_out": summary["left_out"]}
+            row["a_found"] = summary.get("a") if row["a"] == "auto" else None
+            shutil.rmtree(self.folder / row["train"] / "checkpoint", ignore_errors=True)
+            cell = self.cells[identity]
+            if not self.study.keep_models and cell._replace(round=cell.round + 1).id not in self.cells:
+                shutil.rmtree(self.folder / row["train"] / "final", ignore_errors=True)
+        self.write()
+
+    def write(self) -> None:
+        """Write study.json so that a reader sees the old or the new one."""
+        study = self.study
+        values = {
+            "name": study.name,
+            "tasks": list(dict.fromkeys(task.task for task in study.tasks)),
+            "seeds": study.seeds,
+            "paper": study.paper,
+            "cells": list(self.rows.values()),
+        }
+        artifacts.write_text(self.folder / "study.json", json.dumps(values, indent=1) + "\n")
+
+    def _own(self, identity: str, job: str) -> bool:
+        return str(Path(job).parent) == self.cells[identity].place
+
+    def _old(self) -> list[dict[str, Any]]:
+        path = self.folder / "study.json"
+        try:
+            return json.loads(path.read_text())["cells"] if path.exists() else []
+        except (json.JSONDecodeError, KeyError):
+            raise ValueError(f"{path}: not a study's; delete it, and the same command makes it again") from None
+
+    def _row(self, cell: Cell, found: Config) -> dict[str, Any]:
+        def place(folder: Path) -> str:
+            return os.path.relpath(folder, self.folder)
+
+        trained = cell.loss is not None
+        evaluated = found.folder / "eval" / (cell.label if trained else BASE)
+        held_out = settings(self.study, cell, selection(cell)).eval_suffix if cell.select else ""
+        return {
+            "id": cell.id,
+            "task": cell.task.task,
+            "model": cell.task.model,
+            "seed": cell.seed,
+            "loss": cell.loss,
+            "method": cell.method,
+            "strategy": cell.strategy,
+            "a": cell.a,
+            "a_found": None,
+            "n": cell.n,
+            "round": cell.round,
+            "in": list(cell.experiments),
+            "status": "waiting",
+            "error": None,
+            "eval": place(evaluated),
+            "eval_select": place(evaluated.with_name(evaluated.name + held_out)) if held_out else None,
+            "weights": place(found.folder_of("weights")) if trained else None,
+            "graded": place(found.folder_of("graded")) if trained else None,
+            "samples": place(found.folder_of("samples")) if trained else None,
+            "train": place(found.folder_of("train")) if trained else None,
+            "examples": None,
+            "examples_left_out": None,
+            "seconds": 0.0,
+            "settings": artifacts.digest(found.model_dump(mode="json")),
+        }
+
+
+def results(row: dict[str, Any]) -> list[str]:
+    """The evaluation folders of a row, relative to the study's."""
+    return [row[key] for key in ("eval", "eval_select") if row[key]]
+
+
+def prepare(study: Study) -> bool:
+    """Make the folder and set what every job inherits; True where jobs may be forks of one warm process.
+
+    vLLM is never forked: it must not share a process with DeepSpeed.
+    """
+    with artifacts.disk_errors(Path(study.folder)):
+        Path(study.folder).mkdir(parents=True, exist_ok=True)
+    if study.device == "gpu":
+        return False
+    os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return all(settings(study, cell).sampling.engine == "transformers" for cell in expand(study))
+
+
+def slots(study: Study) -> list[dict[str, str]]:
+    """The environment of each of the jobs that run at once: on GPUs, which one it sees."""
+    if study.device == "cpu":
+        return [{} for _ in range(study.parallel)]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(study.parallel)))
+    devices = visible.split(",")
+    if len(devices) < study.parallel:
+        raise ValueError(f"parallel: found {study.parallel}, but CUDA_VISIBLE_DEVICES={visible}; one GPU per job")
+    return [{"CUDA_VISIBLE_DEVICES": device} for device in devices[: study.parallel]]
+
+
+def link_samples(study: Study, cell: Cell) -> None:
+    """A smaller n is a view of the study's samples: `grade` reads the first n of each question."""
+    whole = settings(study, cell._replace(n=study.n, round=1)).folder_of("samples")
+    view = settings(study, cell._replace(round=1)).folder_of("samples")
+    if cell.n < study.n and not view.is_symlink():
+        view.parent.mkdir(parents=True, exist_ok=True)
+        view.symlink_to(os.path.relpath(whole, view.parent))
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """One study at a time in a folder."""
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ValueError(f"{folder}: another `east study` is at work in it; wait for it or stop it") from None
+        yield
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGTERM stops a study as Ctrl-C does: running stages are told to end, and the next start goes on."""
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

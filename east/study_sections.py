@@ -1,0 +1,181 @@
+"""What a report says of a study: the summary, Table 1, Figures 3 to 5 and n. Sentences are made from the numbers."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from east import comparison, figures, statistics
+from east.comparison import Cell, Row
+from east.document import Section, Table
+from east.figures import Panel
+from east.statistics import Interval
+
+LEVEL = 0.05
+PANEL = ("task", "model", "loss")
+SEEDS_NOTE = "Points and bars: mean over seeds and its 95 % t interval (other seeds, the same questions)."
+
+
+def percent(value: Interval, sign: str = "") -> str:
+    """52.3% (50.1% to 54.5%)"""
+    if math.isnan(value.low):
+        return f"{value.mean:{sign}.1%}"
+    return f"{value.mean:{sign}.1%} ({value.low:{sign}.1%} to {value.high:{sign}.1%})"
+
+
+def summary(study: dict[str, Any], rows: list[Row]) -> Section:
+    """What the comparisons carry, and what is not there."""
+    tested = [row for row in rows if row.tested]
+    shown = [row for row in tested if row.holm < LEVEL]
+    text = []
+    if tested:
+        text.append(
+            f"{len(tested)} comparisons with vanilla self-training; {len(shown)} of them show a difference at "
+            f"{LEVEL:.0%} after Holm's correction for all of them."
+        )
+    for row in shown:
+        assert row.gap is not None
+        gap = percent(Interval(*row.gap[:3]), "+")
+        words = comparison.conclusion(row, LEVEL)
+        text.append(f"{row.task}, {row.model}, {row.loss}: {row.method} is {words} by {gap}, Holm p = {row.holm:.2g}.")
+    if len(shown) < len(tested):
+        text.append('"No difference shown" is not "equal": the interval says which differences remain possible.')
+    states = comparison.groups(study["cells"], "status")
+    text.append("Cells: " + ", ".join(f"{len(cells)} {state}" for (state,), cells in states.items()) + ".")
+    failed = [[c["id"], str(c.get("error") or "")] for c in states.get(("failed",), [])]
+    return Section("Summary", text, [Table(["failed cell", "error"], failed)] if failed else [])
+
+
+def table1(rows: list[Row]) -> Section:
+    """Table 1 with intervals, paired tests and, where the study states them, the paper's numbers."""
+    paper = any(row.paper is not None for row in rows)
+    header = ["task", "model", "loss", "method", "seeds", "accuracy (95 %)", "against vanilla (95 %)", "p", "Holm p"]
+    header += ["sign-flip p", "reads"] + ["paper", "ours - paper"] * paper
+    lines = []
+    for row in rows:
+        gap = percent(Interval(*row.gap[:3]), "+") if row.gap else ""
+        if row.gap and row.seeds_compared < len(row.accuracies):
+            gap += f", {row.seeds_compared} seeds"
+        tests = [f"{row.gap.p:.2g}", f"{row.holm:.2g}"] if row.gap and row.tested else ["", ""]
+        tests.append(f"{row.flips:.2g}" if row.tested and not math.isnan(row.flips) else "")
+        cells = [row.task, row.model, row.loss, row.method, str(len(row.accuracies)), percent(row.accuracy), gap]
+        cells += [*tests, comparison.conclusion(row, LEVEL)]
+        if paper:
+            cells += ["", ""] if row.paper is None else [f"{row.paper:.1%}", f"{row.accuracy.mean - row.paper:+.1%}"]
+        lines.append(cells)
+    note = (
+        "Accuracy: mean over seeds and 95 % t interval, which speaks of other seeds on the same questions (one model "
+        "alone, such as a backbone that all seeds share: Wilson's, of other questions). Difference and p: seeds and "
+        "questions both vary (two-way table of paired verdicts, Hillis 2007), since every seed answers the same "
+        "questions and pooling their flips would count a question once per seed; one seed: McNemar's exact p, of other "
+        "questions only. Sign-flip p: exact, over seeds alone, and with S seeds never below 2 / 2^S. Holm p: over all "
+        "rows that have one. The backbone is not tested; where seeds share it, nothing here speaks of other backbones."
+    )
+    return Section("Table 1", [], [Table(header, lines, note)])
+
+
+def curves(cells: list[Cell], plots: Path) -> list[Section]:
+    """Figures 3, 4, 5 and the sweep of n: those that have cells."""
+    found = (figure3(cells, plots), figure4(cells, plots), figure5(cells, plots), figure_n(cells, plots))
+    return [section for section in found if section]
+
+
+def panels_of(cells: list[Cell]) -> dict[str, list[Cell]]:
+    """Cells by what a figure has a panel for."""
+    return {", ".join(map(str, key)): group for key, group in comparison.groups(cells, *PANEL).items()}
+
+
+def like(cells: list[Cell], one: Cell, keys: tuple[str, ...] = PANEL) -> list[Cell]:
+    """The cells that share one cell's values of some keys."""
+    return [c for c in cells if all(c[k] == one[k] for k in keys)]
+
+
+def baseline(cells: list[Cell], one: Cell) -> list[tuple[str, Interval]]:
+    """The level of vanilla self-training beside a panel's curves."""
+    value = comparison.level(c for c in like(comparison.done(cells, "table1"), one) if c["method"] == "vanilla")
+    return [("vanilla", value)] if value else []
+
+
+def swept(cells: list[Cell], kind: str) -> list[Cell]:
+    """Done cells of a sweep over exponents."""
+    return [c for c in comparison.done(cells, kind) if c["strategy"] != "uniform" and isinstance(c["a"], int | float)]
+
+
+def figure3(cells: list[Cell], plots: Path) -> Section | None:
+    """Accuracy against the exponent on test and held-out rows; the exponent that the held-out rows choose."""
+    panels, rows = [], []
+    text = ["The exponent is chosen on held-out rows of the train split; the test curve is shown, not chosen from."]
+    for title, group in panels_of(swept(cells, "fig3")).items():
+        text += left_out(title, group)
+        test = comparison.series(group, "a", lambda c: "test")
+        held_out = comparison.series(group, "a", lambda c: "held-out", "selected")
+        marks = []
+        if held_out:
+            best = comparison.chosen(held_out[0])
+            marks.append((f"chosen: a = {best:g}", best))
+            picked = dict(zip(test[0].x, test[0].y, strict=True))[best]
+            rows.append([title, "held-out rows", f"{best:g}", percent(picked)])
+        auto = [c for c in like(comparison.done(cells), group[0]) if c["a"] == "auto" and c["a_found"] is not None]
+        if auto:
+            found = sum(c["a_found"] for c in auto) / len(auto)
+            marks.append((f"a: auto = {found:.2g}", found))
+            scored = statistics.mean_interval([c["accuracy"] for c in auto])
+            rows.append([title, "a: auto (mean over seeds)", f"{found:.2g}", percent(scored)])
+        panels.append(Panel(title, "exponent a", "accuracy", test + held_out, baseline(cells, group[0]), marks))
+    if not panels:
+        return None
+    figures.curves(panels, plots / "figure_3")
+    tables = [Table(["panel", "chosen by", "a", "test accuracy (95 %)"], rows)] if rows else []
+    caption = f"Accuracy against the exponent. {SEEDS_NOTE}"
+    return Section("Figure 3: the exponent", text, tables, plots / "figure_3", caption)
+
+
+def left_out(title: str, group: list[Cell]) -> list[str]:
+    """A sentence on the examples that a < 0 leaves out, where the cells say how many."""
+    counted = [c for c in group if c["a"] < 0 and c.get("examples_left_out") is not None]
+    if not counted:
+        return []
+    kept, lost = (sum(c[key] for c in counted) / len(counted) for key in ("examples", "examples_left_out"))
+    return [f"{title}: a < 0 leaves out {lost:,.0f} of {kept + lost:,.0f} examples (mean over cells), of entropy 0."]
+
+
+def figure4(cells: list[Cell], plots: Path) -> Section | None:
+    """Accuracy over rounds; round 0 is the backbone."""
+    panels = []
+    for title, group in panels_of([c for c in comparison.done(cells, "fig4") if c["loss"]]).items():
+        known = {c["seed"] for c in group}
+        backbone = [c for c in like(comparison.done(cells), group[0], ("task", "model")) if c["method"] == "backbone"]
+        start = comparison.level(c for c in backbone if c["seed"] in known)
+        lines = comparison.series(group, "round", comparison.name_of, start=start)
+        panels.append(Panel(title, "round", "accuracy", lines))
+    if not panels:
+        return None
+    figures.curves(panels, plots / "figure_4")
+    caption = f"Accuracy after each round; round 0 is the backbone. {SEEDS_NOTE}"
+    return Section("Figure 4: rounds", [], [], plots / "figure_4", caption)
+
+
+def figure5(cells: list[Cell], plots: Path) -> Section | None:
+    """Entropy, accuracy and rejection weights at several exponents, as a figure and a table."""
+    panels, rows = [], []
+    for title, group in panels_of(swept(cells, "fig5")).items():
+        found = comparison.series(group, "a", lambda c: c["strategy"])
+        panels.append(Panel(title, "exponent a", "accuracy", found, baseline(cells, group[0])))
+        rows += [[title, s.label, f"{x:g}", percent(y)] for s in found for x, y in zip(s.x, s.y, strict=True)]
+    if not panels:
+        return None
+    figures.curves(panels, plots / "figure_5")
+    table = Table(["panel", "weights by", "a", "accuracy (95 %)"], rows)
+    caption = f"Accuracy by strategy and exponent. {SEEDS_NOTE}"
+    return Section("Figure 5: entropy, accuracy, rejection", [], [table], plots / "figure_5", caption)
+
+
+def figure_n(cells: list[Cell], plots: Path) -> Section | None:
+    """Accuracy against the number of responses per question."""
+    panels = []
+    for title, group in panels_of([c for c in comparison.done(cells, "n") if c["loss"]]).items():
+        lines = comparison.series(group, "n", comparison.name_of)
+        panels.append(Panel(title, "responses per question n", "accuracy", lines, log2=True))
+    if not panels:
+        return None
+    figures.curves(panels, plots / "responses")
+    return Section("Responses per question", [], [], plots / "responses", f"Accuracy against n. {SEEDS_NOTE}")

@@ -1,0 +1,141 @@
+"""Questions and prompts: GSM8K, MATH, arithmetic (made here), any JSONL of question and answer.
+
+A question is a dict: id, question, gold (final answer, text), solution (text or None), meta (level, type).
+"""
+
+import collections
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from east import arithmetic, artifacts
+from east.config import Task
+from east.grading import answers
+
+HUB = {"gsm8k": "openai/gsm8k", "math": "EleutherAI/hendrycks_math"}
+MATH_SUBJECTS = [
+    "algebra", "counting_and_probability", "geometry", "intermediate_algebra", "number_theory", "prealgebra",
+    "precalculus",
+]  # fmt: skip
+ARITHMETIC_SEED = 0
+ARITHMETIC_MOST = 1_000_000  # problems are made one after another: more take minutes
+
+
+def questions(
+    task: Task, split: str, rows: tuple[int, int] | None = None
+) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """Questions of a split and counts of what was left out, by rule.
+
+    `rows` overrides the task's own range. Raises ValueError for a missing or broken source, an unknown layout
+    or an empty result.
+    """
+    source = (task.train if split == "train" else task.test) or HUB.get(task.name)
+    rows = rows or (task.train_rows if split == "train" else task.test_rows)
+    if task.name == "arithmetic":
+        first, last = rows or (0, 1000)
+        if last > ARITHMETIC_MOST:
+            raise ValueError(f"task.{split}_rows: found {last:,}, expected at most {ARITHMETIC_MOST:,} for arithmetic")
+        raw = arithmetic.problems(task.level, split, last, ARITHMETIC_SEED)
+        source = f"arithmetic-{task.level}"
+    elif source is None:
+        raise ValueError(f"task.{split} is missing; give the JSONL file or hub name of the {split} questions")
+    elif Path(source).exists() or source.endswith((".jsonl", ".jsonl.gz", ".json")):
+        raw = list(artifacts.read_jsonl(Path(source)))
+    else:
+        raw = _from_hub(task.name, source, split)
+    first, last = rows or (0, len(raw))
+    if not 0 <= first < last <= len(raw):
+        raise ValueError(f"task: rows {first}:{last} of {source} asked for, found {len(raw)} rows; mend the range")
+    found, dropped = [], collections.Counter[str]()
+    for index in range(first, last):
+        row = _question(task.name, split, index, raw[index], source)
+        if row["gold"]:
+            found.append(row)
+        else:
+            dropped["empty gold answer"] += 1
+    ids = collections.Counter(row["id"] for row in found)
+    repeated = [i for i, count in ids.items() if count > 1]
+    if repeated:
+        raise ValueError(f"{source}: the id {repeated[0]!r} stands in {ids[repeated[0]]} rows; make ids unique")
+    if not found:
+        raise ValueError(f"{source}: no question with a gold answer in rows {first}:{last}; check fields and range")
+    return found, dict(dropped)
+
+
+def _question(name: str, split: str, index: int, row: dict[str, Any], source: str) -> dict[str, Any]:
+    text = row.get("question", row.get("problem"))
+    solution, answer = row.get("solution"), row.get("answer")
+    if not isinstance(text, str) or (solution is None and answer is None):
+        raise ValueError(
+            f"{source}, row {index}: found fields {sorted(row)}, expected question (or problem) and answer "
+            "(or solution)"
+        )
+    if name == "gsm8k":
+        solution, gold = answer, answers.gold_answer(str(answer))
+    elif name == "math" and solution is not None:
+        gold = answers.gold_answer(solution)
+    else:
+        gold = str(answer if answer is not None else answers.gold_answer(str(solution)) or "")
+    identity = row.get("id", row.get("unique_id"))
+    meta = {k: row[k] for k in ("level", "type", "subject") if k in row}
+    identity = f"{name}/{split}/{index}" if identity is None else str(identity)
+    return {"id": identity, "question": text, "gold": gold or "", "solution": solution, "meta": meta}
+
+
+def _from_hub(name: str, source: str, split: str) -> list[dict[str, Any]]:
+    import datasets  # heavy, and only needed for hub names
+
+    repo, _, subset = source.partition(":")
+    subsets = [subset] if subset else {"gsm8k": ["main"], "math": MATH_SUBJECTS}.get(name, [None])
+    if name == "math" and not subset and repo != HUB["math"]:
+        subsets = [None]
+    try:
+        parts = [datasets.load_dataset(repo, part, split=split) for part in subsets]
+    except Exception as error:  # datasets raises many unrelated types for "not there"
+        line = " ".join(str(error).split())[:200]
+        raise ValueError(f"task.{split}: cannot load {source!r} from the hub ({line}); give a local .jsonl") from None
+    return [dict(row) for part in parts for row in part]
+
+
+def render(tokenizer: Any, question: str, task: Task) -> tuple[str, list[int]]:
+    """Prompt text and its token ids: the model's chat template, or `task.prompt` where it has none.
+
+    The ids hold exactly one BOS where the tokenizer has one and writes it. Templates that print a date are
+    given the frozen `task.date`, so that prompts (and every cache keyed on them) are the same tomorrow.
+    Raises ValueError when there is neither template nor `task.prompt`, or when two BOS would stand in front.
+    """
+    if tokenizer.chat_template:
+        messages = [{"role": "user", "content": question}]
+        if task.system_prompt is not None:
+            messages.insert(0, {"role": "system", "content": task.system_prompt})
+        try:
+            text = tokenizer.apply_chat_template(
+                messages,
+                tokenize=False,
+                add_generation_prompt=True,
+                date_string=task.date,
+                strftime_now=lambda _: task.date,
+            )
+        except jinja2.TemplateError as error:
+            raise ValueError(
+                f"the chat template refuses the prompt ({error}); where it takes no system message, set "
+                "task.system_prompt=null"
+            ) from None
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    elif task.prompt is not None:
+        # replace, not format: questions and prompts are full of LaTeX braces
+        text = task.prompt.replace("{system}", task.system_prompt or "").replace("{question}", question)
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        if tokenizer.bos_token_id is not None:
+            ids = [tokenizer.bos_token_id, *ids]
+    else:
+        raise ValueError(
+            "the tokenizer has no chat template; give task.prompt, e.g. task.prompt='Question: {question}\\nAnswer:'"
+        )
+    if not ids:
+        raise ValueError(f"an empty prompt for the question {question[:60]!r}; check task.prompt")
+    bos = tokenizer.bos_token_id
+    if bos is not None and ids[:2].count(bos) == 2:
+        raise ValueError("the prompt begins with two BOS tokens; remove BOS from task.prompt or the chat template")
+    return text, ids

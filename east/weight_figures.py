@@ -1,0 +1,68 @@
+"""Figures of weights: histograms, and the effective sample size against the exponent."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from east import artifacts, figures, question_weights, stages, statistics
+from east.document import Section
+from east.figures import Histogram, Panel
+from east.statistics import Series
+
+EXPONENTS = [k / 4 for k in range(-12, 13)]
+
+
+def sections(groups: dict[str, list[tuple[list[Path], Path]]], plots: Path) -> list[Section]:
+    """Histograms of the first seed's weights and the effective sample size against a.
+
+    groups: by title, for each seed its weights folders and the graded folder that they are from.
+    """
+    histograms, panels = [], []
+    for title, seeds in groups.items():
+        for strategy in question_weights.STRATEGIES:
+            shown = histogram(strategy, seeds[0][0])
+            if shown:
+                histograms.append(Histogram(f"{title}: {strategy}", "weight", shown))
+        panels.append(Panel(title, "exponent a", "effective sample size / N", effective(seeds)))
+    found = []
+    if histograms:
+        figures.histograms(histograms, plots / "weights")
+        caption = "Weights of the first seed's examples; the mean is 1, the last bin holds all larger ones."
+        found.append(Section("Weights", [], [], plots / "weights", caption))
+    if not panels:
+        return []
+    figures.curves(panels, plots / "effective_sample_size")
+    caption = (
+        "Effective sample size (sum w)^2 / sum w^2 over N of the power mapping. For a < 0 examples whose value is 0 "
+        "are left out and count in N."
+    )
+    return [*found, Section("Effective sample size", [], [], plots / "effective_sample_size", caption)]
+
+
+def histogram(strategy: str, folders: list[Path], most: int = 6) -> dict[str, Any]:
+    """Example weights of a strategy by label, of the first dataset's folders; at most as many as can be told apart."""
+    of_one = [folder for folder in folders if folder.parent.name == folders[0].parent.name]
+    made = {folder: artifacts.read(folder, stages.WEIGHTS, question_weights.MAKE).config for folder in of_one}
+    shown = [folder for folder in of_one if made[folder]["strategy"] == strategy]
+    shown.sort(key=lambda folder: (isinstance(made[folder]["a"], str), made[folder]["a"]))
+    step = max(1, math.ceil(len(shown) / most))
+    return {
+        question_weights.described(made[f]): np.load(f / "weights.npy")[np.load(f / "kept.npy")] for f in shown[::step]
+    }
+
+
+def effective(seeds: list[tuple[list[Path], Path]]) -> list[Series]:
+    """Effective shares of the three strategies over EXPONENTS, mean and interval over seeds."""
+    shares: dict[str, list[list[float]]] = {strategy: [] for strategy in question_weights.STRATEGIES}
+    for folders, graded in seeds:
+        rows = question_weights.graded_rows(graded)
+        dataset = question_weights.dataset_of(folders[0]) if folders else None
+        for strategy, found in shares.items():
+            values, _, _ = question_weights.example_values(strategy, rows, dataset)
+            found.append(question_weights.effective_shares(values, EXPONENTS))
+    return [
+        Series(strategy, EXPONENTS, [statistics.mean_interval(column) for column in zip(*found, strict=True)], False)
+        for strategy, found in shares.items()
+    ]

@@ -1,0 +1,114 @@
+"""Fixtures on real engines: a tiny Llama, and runs whose responses are worked solutions, right and wrong."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+ROOT = Path(__file__).parent.parent
+QUESTIONS, RESPONSES = 24, 6
+GROUP = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_process_group_left():
+    """Training in this process joins a group; programs that later modules start must not take it for theirs."""
+    yield
+    for name in GROUP:
+        os.environ.pop(name, None)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory) -> Path:
+    """An untrained Llama of some 50,000 parameters with the arithmetic task's tokenizer."""
+    from east import arithmetic, tiny
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    texts = [f"{r['question']} {r['solution']}" for r in arithmetic.problems("easy", "train", 200, 0)]
+    tiny.make_tiny_model(folder, texts, hidden_size=32, layers=2, seed=0)
+    return folder
+
+
+def write_responses(path: Path, questions: int = QUESTIONS, responses: int = RESPONSES) -> Path:
+    """Responses to the first arithmetic problems: question i has i % responses wrong ones of three kinds."""
+    from east import arithmetic, tasks
+
+    rows = []
+    for i, problem in enumerate(arithmetic.problems("easy", "train", questions, tasks.ARITHMETIC_SEED)):
+        for k in range(responses):
+            text = problem["solution"]
+            if k < i % responses:
+                text = text.replace("\\boxed{", "\\boxed{" + "777"[: 1 + k % 3])
+            rows.append({"question": problem["id"], "response": text})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def settings(tmp: Path, base: Path, /, **changes: Any) -> dict[str, Any]:
+    """A run on written responses; `changes` are sections to merge."""
+    values: dict[str, Any] = {
+        "run": str(tmp / "run"),
+        "model": {"path": str(base)},
+        "task": {"name": "arithmetic", "train_rows": [0, QUESTIONS], "test_rows": [0, 20]},
+        "sampling": {
+            "engine": "transformers", "responses": str(tmp / "responses.jsonl"), "n": RESPONSES, "max_tokens": 24,
+            "dtype": "float32",
+        },
+        "grading": {"workers": 1, "math_verify_sample": 0},
+        "weighting": {"a": 1.0},
+        "train": {
+            "epochs": 2, "batch_size": 8, "micro_batch": 4, "lr": 1e-3, "dtype": "float32",
+            "deepspeed": str(ROOT / "ds_configs" / "zero0.json"), "checkpoint_every": 2,
+        },
+    }  # fmt: skip
+    for name, section in changes.items():
+        values[name] = {**values[name], **section} if isinstance(section, dict) and name in values else section
+    return values
+
+
+def prepare(tmp: Path, base: Path, /, **changes: Any) -> Any:
+    """Grade, index, weigh and score a run of written responses; returns its Config."""
+    from east import config, reference, stages
+
+    if not (tmp / "responses.jsonl").exists():
+        write_responses(tmp / "responses.jsonl")
+    found = config.parse(settings(tmp, base, **changes))
+    stages.run_grade(found)
+    stages.run_index(found)
+    stages.run_weigh(found)
+    if found.loss.name != "sft":
+        reference.run(found)
+    return found
+
+
+def run_file(tmp: Path, found: Any) -> Path:
+    """The resolved run file, for command lines."""
+    from east import config
+
+    path = tmp / f"{found.label}.yaml"
+    path.write_text(config.to_yaml(found))
+    return path
+
+
+def command(*words: Any, timeout: int = 300, **more: Any) -> subprocess.CompletedProcess[str]:
+    """Run a program of this environment from the repository's root."""
+    first = Path(sys.executable).parent / str(words[0])
+    line = [str(first if first.exists() else words[0]), *map(str, words[1:])]
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=timeout, env=environment(), **more)
+
+
+def environment() -> dict[str, str]:
+    """Ours, without the process group that training in this process has joined."""
+    return {**{k: v for k, v in os.environ.items() if k not in GROUP}, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def losses(found: Any) -> list[float]:
+    """The loss curve of a trained run."""
+    from east import metrics
+
+    return [row["loss"] for row in metrics.read(found.folder_of("train"))]

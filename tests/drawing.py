@@ -1,0 +1,52 @@
+"""Small models, questions and requests that the sampling tests share."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from east import arithmetic, models, tasks, tiny
+from east.config import Sampling, Task
+from east.request import Drawn, Request
+
+TASK = Task(name="arithmetic", train_rows=(0, 12))
+# many end tokens, so that an untrained model ends some of its responses by itself
+ENDS = list(range(300, 330))
+
+
+def make_model(folder: Path) -> Path:
+    """A random Llama (heads of 32: vLLM on a CPU takes no smaller) whose generation_config.json lists ENDS."""
+    rows = arithmetic.problems("easy", "train", 200, 0)
+    texts = [f"{row['question']} {row['solution']}" for row in rows]
+    tiny.make_tiny_model(folder, texts, hidden_size=64, layers=2, heads=2, intermediate_size=64)
+    settings = json.loads((folder / "generation_config.json").read_text())
+    settings["eos_token_id"] = ENDS
+    (folder / "generation_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+def ends(folder: Path) -> list[int]:
+    return models.end_tokens(folder, models.load_tokenizer(folder))
+
+
+def settings(**values: Any) -> Sampling:
+    return Sampling(**{"engine": "transformers", "dtype": "float32", "max_tokens": 12, "n": 4, "batch": 16, **values})
+
+
+def asked(folder: Path, task: Task = TASK) -> tuple[list[dict[str, Any]], list[tuple[str, list[int]]]]:
+    """Questions and rendered prompts."""
+    questions, _ = tasks.questions(task, "train")
+    tokenizer = models.load_tokenizer(folder)
+    return questions, [tasks.render(tokenizer, row["question"], task) for row in questions]
+
+
+def requests(folder: Path, count: int, first: int = 0) -> list[Request]:
+    """One request per question of TASK, for samples [first, first + count)."""
+    questions, prompts = asked(folder)
+    return [
+        Request(row["id"], ids, first, count, seed=1000 * place)
+        for place, (row, (_, ids)) in enumerate(zip(questions, prompts, strict=True))
+    ]
+
+
+def by_question(drawn: Any) -> dict[str, Drawn]:
+    return {d.question: d for d in drawn}

@@ -1,0 +1,201 @@
+"""Adaptive sampling: each question's responses are the first of full sampling, however often it was interrupted."""
+
+import itertools
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from east import artifacts, config, generate, samples, stages
+from east.config import Adaptive
+from tests import conftest, drawing
+from tests.conftest import ROOT, settings
+from tests.test_sampling import contents
+
+N = 9
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    return drawing.make_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def asked(model_folder):
+    return drawing.asked(model_folder)
+
+
+@pytest.fixture(scope="module")
+def full(model_folder, asked, tmp_path_factory):
+    """Each question's nine responses without adaptive sampling."""
+    folder = tmp_path_factory.mktemp("full") / "samples"
+    samples.draw(folder, *asked, model_folder, drawing.settings(n=N))
+    return list(samples.read(folder))
+
+
+def enough(row):
+    """A rule that only looks at the responses so far, and that questions meet at different numbers."""
+    return sum(map(len, row["tokens"])) % 3 == 0
+
+
+RULE = samples.StoppingRule({"missing": "cluster"}, lambda rows: map(enough, rows))
+
+
+def draw(folder, asked, model_folder, n=N, rule=RULE, **adaptive):
+    chosen = Adaptive(**{"first": 2, "more": 3, **adaptive})
+    return samples.draw(folder, *asked, model_folder, drawing.settings(n=n, adaptive=chosen), rule)
+
+
+def expected(row, n=N):
+    """By the definition: 2, 5, 8 or n responses, the first number at which the rule holds."""
+    first = {key: row[key] for key in ("tokens", "text", "finish_reason", "sample")}
+    for k in (2, 5, 8, n):
+        cut = {**row, **{key: values[: min(k, n)] for key, values in first.items()}}
+        if k >= n or enough(cut):
+            return cut
+    raise AssertionError
+
+
+@pytest.fixture(scope="module")
+def adaptive(model_folder, asked, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("adaptive") / "samples"
+    return folder, draw(folder, asked, model_folder)
+
+
+def test_a_question_has_the_first_responses_of_full_sampling(adaptive, full):
+    folder, _ = adaptive
+    found = list(samples.read(folder))
+    assert found == [expected(row) for row in full]
+    assert len({len(row["tokens"]) for row in found}) >= 3  # the test sees several numbers
+    assert list(samples.read(folder, 4)) == [expected(row, 4) for row in full]
+
+
+def test_summary_counts_what_was_saved(adaptive):
+    folder, manifest = adaptive
+    numbers = [len(row["tokens"]) for row in samples.read(folder)]
+    assert manifest.summary["responses"] == sum(numbers) and manifest.summary["n"] == N
+    assert manifest.summary["share_saved"] == pytest.approx(1 - sum(numbers) / (12 * N))
+    assert manifest.summary["questions_with_responses"] == {str(n): numbers.count(n) for n in sorted(set(numbers))}
+
+
+def test_one_engine_draws_all_passes_and_none_where_nothing_is_missing(
+    adaptive, model_folder, asked, tmp_path, monkeypatch
+):
+    started, engine = [], generate.ENGINES["transformers"]
+    monkeypatch.setitem(generate.ENGINES, "transformers", lambda *a: started.append(a) or engine(*a))
+    draw(tmp_path / "s", asked, model_folder)
+    assert len(started) == 1
+    (tmp_path / "s" / "manifest.json").unlink()
+    draw(tmp_path / "s", asked, model_folder)  # killed just before the manifest
+    draw(tmp_path / "s", asked, model_folder)
+    assert len(started) == 1 and contents(tmp_path / "s") == contents(adaptive[0])
+
+
+@pytest.mark.parametrize("lines", [0, 1, 7, 12, 13, 17])
+def test_killed_in_any_pass_and_started_again_leaves_the_same_files(
+    adaptive, model_folder, asked, tmp_path, monkeypatch, lines
+):
+    """The engine dies after some lines, the next one torn; the second start ends as an undisturbed one."""
+    whole, engine, counter = adaptive[0], generate.ENGINES["transformers"], itertools.count()
+    assert (whole / "responses.jsonl").read_bytes().count(b"\n") > 17
+
+    def dying(*arguments):
+        def run(requests):
+            for drawn in engine(*arguments)(requests):
+                if next(counter) == lines:
+                    raise KeyboardInterrupt
+                yield drawn
+
+        return run
+
+    monkeypatch.setitem(generate.ENGINES, "transformers", dying)
+    with pytest.raises(KeyboardInterrupt):
+        draw(tmp_path / "s", asked, model_folder)
+    monkeypatch.setitem(generate.ENGINES, "transformers", engine)
+    with (tmp_path / "s" / "responses.jsonl").open("ab") as file:
+        file.write(b'{"question": "arith')
+    assert not (tmp_path / "s" / "manifest.json").exists()
+    draw(tmp_path / "s", asked, model_folder)
+    assert contents(tmp_path / "s") == contents(whole)
+
+
+def test_top_up_equals_n_from_the_start_and_a_lower_n_is_there_already(model_folder, asked, full, tmp_path):
+    """n = 6 lies between two steps: questions that stand there go on to 8, where the rule is asked again."""
+    draw(tmp_path / "s", asked, model_folder, n=6)
+    assert list(samples.read(tmp_path / "s")) == [expected(row, 6) for row in full]
+    assert draw(tmp_path / "s", asked, model_folder).summary["n"] == N
+    assert list(samples.read(tmp_path / "s")) == [expected(row) for row in full]
+    assert draw(tmp_path / "s", asked, model_folder, n=3).summary["n"] == N
+
+
+def test_another_rule_stops_and_leaves_the_folder_alone(adaptive, asked, model_folder):
+    folder, _ = adaptive
+    before = contents(folder)
+    other = samples.StoppingRule({"missing": "own"}, RULE.settled)
+    for change in ({"tolerance": 0.5}, {"more": 4}, {"rule": other}):
+        with pytest.raises(ValueError, match="begun from something else: adaptive: found"):
+            draw(folder, asked, model_folder, **change)
+    with pytest.raises(ValueError, match="begun from something else: adaptive: found .* expected null"):
+        samples.draw(folder, *asked, model_folder, drawing.settings(n=N))
+    assert contents(folder) == before
+
+
+def rows(answers):
+    """Questions as `samples.read` yields them, whose responses are boxed answers (None: no answer)."""
+    for i, own in enumerate(answers):
+        text = ["so" if a is None else f"\\boxed{{{a}}}" for a in own]
+        yield {"question": str(i), "gold": "7", "sample": [*range(len(own))], "text": text,
+               "finish_reason": ["stop"] * len(own)}  # fmt: skip
+
+
+def test_the_stage_grades_and_asks_the_entropy():
+    """Twenty equal answers are settled at 0.04, equal in value too; twenty different ones, or none at all, are not."""
+    answers = [["7"] * 20, ["7", "14/2"] * 10, [*map(str, range(20))], [None] * 20, ["7"] * 19 + ["8"]]
+    changes = {"sampling": {"n": 32, "adaptive": {"tolerance": 0.04}}, "grading": {"workers": 1}}
+    for missing, none in (("cluster", True), ("own", False), ("excluded", False)):
+        changes["grading"]["missing"] = missing
+        found = config.parse({"run": "r", "model": {"path": "m"}, **changes})
+        rule = stages.stopping_rule(found)
+        assert rule.settings["missing"] == missing and "workers" not in rule.settings
+        assert list(rule.settled(rows(answers))) == [True, True, False, none, False]
+
+
+def test_every_question_is_graded_and_weighed_at_its_own_number(tiny_model, tmp_path):
+    """Right: 2 of 2, 1 of 4, 3 of 6, 1 of 8, every wrong answer another. Mean accuracy (1 + 1/4 + 1/2 + 1/8) / 4, not
+    the 7 of 20 responses; h = 0, ln 4, (ln 2)/2 + 3 (ln 6)/6, ln 8, weights h / mean h."""
+    conftest.write_responses(tmp_path / "responses.jsonl", questions=4, responses=8)
+    lines = [json.loads(line) for line in (tmp_path / "responses.jsonl").open()]
+    right = {row["question"]: row["response"] for row in lines}
+    drawn = []
+    for (question, solution), (good, n) in zip(right.items(), [(2, 2), (1, 4), (3, 6), (1, 8)], strict=True):
+        start = solution.split("\\boxed")[0]
+        drawn += [{"question": question, "response": f"{start}\\boxed{{{k - 99}}}"} for k in range(n - good)]
+        drawn += [{"question": question, "response": solution}] * good
+    (tmp_path / "responses.jsonl").write_text("".join(json.dumps(row) + "\n" for row in drawn))
+    found = config.parse(settings(tmp_path, tiny_model, task={"train_rows": [0, 4]}))
+    stages.run_grade(found)
+    stages.run_index(found)
+    stages.run_weigh(found)
+    graded = list(artifacts.read_jsonl(found.folder_of("graded") / "questions.jsonl"))
+    assert [row["n"] for row in graded] == [2, 4, 6, 8]
+    assert [row["accuracy"] for row in graded] == pytest.approx([1, 1 / 4, 1 / 2, 1 / 8])
+    assert [row["rejection"] for row in graded] == pytest.approx([0, 1 / 4, 1 / 6, 1 / 8])
+    summary = artifacts.read(found.folder_of("graded"), stages.GRADED, "").summary
+    assert summary["accuracy"] == pytest.approx((1 + 1 / 4 + 1 / 2 + 1 / 8) / 4) and summary["responses"] == 20
+    h = np.array([0, np.log(4), 0.5 * np.log(2) + 0.5 * np.log(6), np.log(8)])
+    column = np.load(found.folder_of("weights") / "weights.npy")
+    assert column == pytest.approx(h / h.mean())
+
+
+def test_the_replay_prints_its_table_and_one_json_line():
+    command = [sys.executable, "benchmarks/adaptive.py", "--questions", "40", "--n", "32", "--tolerances", "0.03", "9"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=conftest.environment())
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    fixed = {(row["n"], row["estimator"]): row for row in found["fixed"]}
+    assert fixed[32, "plugin"]["rmse"] < fixed[4, "plugin"]["rmse"] and fixed[4, "plugin"]["bias"] < 0
+    assert fixed[4, "plugin"]["right_lost"] > fixed[32, "plugin"]["right_lost"] == 0
+    least = next(row for row in found["adaptive"] if row["tolerance"] == 9)  # nothing is drawn beyond the first 16
+    assert least["saved"] == 0.5 and least["rmse"] == fixed[16, "plugin"]["rmse"]

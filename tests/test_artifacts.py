@@ -1,0 +1,121 @@
+"""What is on disk may be trusted: atomic folders, fingerprints, refusals."""
+
+import json
+import os
+import socket
+import subprocess
+
+import pytest
+
+from east import artifacts
+
+
+def make(folder, text="hello", config=None, inputs=None):
+    with artifacts.writing(folder, "thing", config or {"a": 1}, inputs or {"x": "1"}) as (scratch, summary):
+        (scratch / "f.txt").write_text(text)
+        summary["length"] = len(text)
+    return artifacts.read(folder, "thing", "make thing")
+
+
+def test_fingerprint_covers_config_inputs_and_content_and_neither_time_nor_place(tmp_path):
+    first, again = make(tmp_path / "a"), make(tmp_path / "b")
+    assert first.fingerprint == again.fingerprint
+    others = [make(tmp_path / "c", "hallo"), make(tmp_path / "d", config={"a": 2})]
+    others.append(make(tmp_path / "e", inputs={"x": "2"}))
+    assert len({first.fingerprint, *(m.fingerprint for m in others)}) == 4
+
+
+def test_a_failure_leaves_nothing_behind_and_what_was_there_intact(tmp_path):
+    with pytest.raises(RuntimeError), artifacts.writing(tmp_path / "a", "thing", {}, {}) as (scratch, _):
+        (scratch / "f.txt").write_text("half")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_equal_work_of_two_processes_is_kept_once(tmp_path):
+    """Both merge one adapter: the second must not take the files from under a reader of the first's."""
+    with artifacts.writing(tmp_path / "a", "thing", {"a": 1}, {"x": "1"}) as (scratch, _):
+        (scratch / "f.txt").write_text("hello")
+        first = make(tmp_path / "b").fingerprint
+        (tmp_path / "b").rename(tmp_path / "a")
+        place = (tmp_path / "a" / "f.txt").stat().st_ino
+    assert (tmp_path / "a" / "f.txt").stat().st_ino == place
+    assert artifacts.read(tmp_path / "a", "thing", "make thing").fingerprint == first
+    assert [p.name for p in tmp_path.iterdir()] == ["a"], "its own copy is gone"
+
+
+def test_reuse_needs_the_same_config_and_inputs(tmp_path):
+    folder = tmp_path / "a"
+    assert not artifacts.reusable(folder, "thing", {"a": 1}, {"x": "1"}, "make thing")
+    make(folder)
+    assert artifacts.reusable(folder, "thing", {"a": 1}, {"x": "1"}, "make thing")
+    with pytest.raises(ValueError, match=r"made from something else: a: found 1, expected 2; .*rm -r .*`make thing`"):
+        artifacts.reusable(folder, "thing", {"a": 2}, {"x": "1"}, "make thing")
+    with pytest.raises(ValueError, match='x: found "1", expected "2"'):
+        artifacts.reusable(folder, "thing", {"a": 1}, {"x": "2"}, "make thing")
+
+
+def test_claimed_folder_is_not_taken_over(tmp_path):
+    artifacts.claim(tmp_path / "a", {"lr": 1}, {"data": "d"}, "train")
+    artifacts.claim(tmp_path / "a", {"lr": 1}, {"data": "d"}, "train")
+    with pytest.raises(ValueError, match="was begun from something else: lr: found 1, expected 2"):
+        artifacts.claim(tmp_path / "a", {"lr": 2}, {"data": "d"}, "train")
+
+
+def test_full_disk_is_one_clear_line_and_earlier_files_stay(tmp_path):
+    """The file-size limit of the process stands in for a full disk: writing beyond it is the same OSError path."""
+    import resource
+    import signal
+
+    make(tmp_path / "a")
+    before = artifacts.read(tmp_path / "a", "thing", "make thing")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(ValueError, match="cannot write .*; what was complete before is intact; free the disk"):
+            make(tmp_path / "b", "x" * 100_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not (tmp_path / "b").exists()
+    artifacts.verify(tmp_path / "a", before)
+
+
+def test_what_a_killed_writer_left_is_removed_and_a_living_one_is_let_be(tmp_path):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    left = {pid: tmp_path / f".a.{socket.gethostname()}-{pid}" for pid in (dead.pid, os.getppid())}
+    for path in left.values():
+        path.mkdir()
+    make(tmp_path / "a")
+    assert not left[dead.pid].exists() and left[os.getppid()].exists()
+
+
+def test_broken_jsonl_line_is_named_with_file_and_number(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": 1}\n\n{"a": \n')
+    with pytest.raises(ValueError, match=r"rows.jsonl, line 3: not JSON"):
+        list(artifacts.read_jsonl(path))
+    path.write_text("[1]\n")
+    with pytest.raises(ValueError, match="line 1: found a list, expected an object"):
+        list(artifacts.read_jsonl(path))
+    with pytest.raises(ValueError, match="cannot read"):
+        list(artifacts.read_jsonl(tmp_path / "none.jsonl"))
+
+
+def test_any_text_survives_the_round_trip(tmp_path):
+    rows = [{"text": "\ud800 lone surrogate, \u2028, \x00, é, 😀"}]
+    artifacts.write_jsonl(tmp_path / "t.jsonl", rows)
+    assert list(artifacts.read_jsonl(tmp_path / "t.jsonl")) == rows
+
+
+def test_model_digest_sees_weights_config_and_tokenizer_but_no_readme(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"1")
+    (tmp_path / "config.json").write_text("{}")
+    first = artifacts.model_digest(tmp_path)
+    (tmp_path / "README.md").write_text("words")
+    (tmp_path / "manifest.json").write_text(json.dumps({}))
+    assert artifacts.model_digest(tmp_path) == first
+    (tmp_path / "chat_template.jinja").write_text("x")
+    assert artifacts.model_digest(tmp_path) != first

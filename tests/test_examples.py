@@ -1,0 +1,222 @@
+"""Which responses become examples: rules by name, seeds per question, mismatched pairs, the token contract."""
+
+import collections
+import time
+
+import numpy as np
+import pytest
+
+from east import examples
+from east.artifacts import writing
+from east.config import Examples
+from east.indexed_dataset import IndexedDataset, Writer
+
+
+def graded(question="q", clusters=(0, 0, 1, 1, 1, 2), right=(0,), sources=None, match=None):
+    """Clusters of the responses in order; `right` are the right clusters. 0 is not the largest on purpose."""
+    correct = [c in right for c in clusters]
+    return {
+        "question": question,
+        "cluster": list(clusters),
+        "correct": correct,
+        "source": sources or ["boxed"] * len(clusters),
+        "string_match": match or correct,
+    }
+
+
+def choose(loss, row, usable=None, **rules):
+    return examples.choose(loss, row, usable or [True] * len(row["correct"]), Examples(**rules))
+
+
+def test_sft_draws_right_responses_only_and_no_more_than_there_are():
+    found = choose("sft", graded(), per_question=5)
+    assert sorted(i for i, _, _ in found) == [0, 1]
+
+
+def test_pairs_are_right_against_wrong_and_distinct():
+    found = choose("dpo", graded(), per_question=6)
+    assert len(set(found)) == 6
+    assert {(i in (0, 1), j in (2, 3, 4, 5)) for i, j, _ in found} == {(True, True)}
+    assert len(choose("dpo", graded(), per_question=100)) == 2 * 4
+
+
+def test_kto_draws_both_sorts_unpaired():
+    found = choose("kto", graded(), per_question=2)
+    assert [label for _, _, label in found] == [True, True, False, False]
+    assert all(rejected == -1 for _, rejected, _ in found)
+
+
+def test_most_frequent_wrong_answer_by_name():
+    """Wrong clusters: 1 with three responses, 2 with one; the release pairs with cluster 1 only."""
+    row = graded(clusters=(0, 0, 1, 1, 1, 2))
+    drawn = {j for seed in range(40) for _, j, _ in choose("dpo", row, seed=seed, wrong_answer="most_frequent")}
+    assert drawn == {2, 3, 4}
+    drawn = {j for seed in range(40) for _, j, _ in choose("dpo", row, seed=seed)}
+    assert drawn == {2, 3, 4, 5}
+
+
+@pytest.mark.parametrize(
+    ("loss", "row", "rules", "reason"),
+    [
+        ("sft", graded(right=()), {}, "no right response"),
+        ("dpo", graded(clusters=(0, 0)), {}, "no wrong response to pair"),
+        ("sft", graded(clusters=(0, 0)), {"drop_all_right": True}, "drop_all_right"),
+        ("sft", graded(sources=["boxed"] * 2 + ["last number"] * 4), {"drop_unboxed": True}, "drop_unboxed"),
+        ("sft", graded(match=[True, False] + [False] * 4), {"drop_disagreement": True}, "drop_disagreement"),
+    ],
+)
+def test_questions_go_by_named_rules(loss, row, rules, reason):
+    assert reason in choose(loss, row, **rules)
+    if rules:
+        assert not isinstance(choose(loss, row), str), "kept where the rule is off"
+
+
+def test_unusable_and_excluded_responses_are_never_drawn():
+    found = choose("sft", graded(), usable=[False] + [True] * 5, per_question=5)
+    assert [i for i, _, _ in found] == [1]
+    left_out = graded(clusters=(0, 0, 1, -1, -1, -1))
+    assert {j for s in range(20) for _, j, _ in choose("dpo", left_out, seed=s)} == {2}
+
+
+def test_draws_depend_on_question_and_seed_alone():
+    row = graded(clusters=tuple([0] * 50 + [1] * 50))
+    other = {**row, "question": "another"}
+    assert choose("dpo", row, seed=3) == choose("dpo", row, seed=3)
+    assert len({tuple(choose("dpo", r, seed=s)) for r in (row, other) for s in range(3)}) == 6
+
+
+def built(folder, loss="kto", questions=5, **rules):
+    """A dataset of `questions` questions with two right and two wrong responses each."""
+    rules = Examples(**rules)
+    rows = []
+    for q in range(questions):
+        drawn = {
+            "question": f"q{q}", "prompt_tokens": [1, 10 + q], "sample": [0, 1, 2, 3],
+            "tokens": [[100 + 10 * q + s, 2] for s in range(4)], "finish_reason": ["stop"] * 4,
+        }  # fmt: skip
+        rows.append((drawn, graded(f"q{q}", clusters=(0, 0, 1, 1))))
+    with writing(folder, "dataset", {}, {}) as (scratch, summary):
+        writer = Writer(scratch, vocabulary=300)
+        ids, counts = examples.build(writer, loss, rules, rows)
+        writer.close(ids, examples.mismatched_pairs(writer, rules) if loss == "kto" else None)
+        summary.update(counts, vocabulary=300)
+    return IndexedDataset(folder)
+
+
+def test_mismatched_pairs_are_another_questions_response(tmp_path):
+    found = built(tmp_path / "d", per_question=2, kl_plans=4)
+    assert found.kl is not None and found.kl.shape == (4, 5 * 4)
+    for plan in found.kl:
+        for example, row in zip(found.examples, plan, strict=True):
+            assert found.prompt(row).tolist() == found.prompt(example["response"]).tolist()
+            mate = (int(found.completion(row)[0]) - 100) // 10
+            assert mate != example["question"]
+    assert len({tuple(found.completion(r)[0] for r in plan) for plan in found.kl}) == 4, "plans differ"
+
+
+def test_every_question_lends_its_responses_about_equally(tmp_path):
+    found = built(tmp_path / "d", questions=6, per_question=1, kl_plans=1)
+    assert found.kl is not None
+    lent = collections.Counter((int(found.completion(r)[0]) - 100) // 10 for r in found.kl[0])
+    assert set(lent.values()) == {2}, "a cycle: each question's responses go to one other question"
+
+
+def lengths_written(folder, questions):
+    """A writer with questions of (prompt length, completion lengths), an example each."""
+    writer = Writer(folder, vocabulary=300)
+    for question, (prompt, completions) in enumerate(questions):
+        segment = writer.segment(range(prompt))
+        for sample, length in enumerate(completions):
+            row = writer.sequence(segment, writer.segment(range(length)), question, sample)
+            writer.example(question, row)
+    return writer
+
+
+def test_mates_by_the_definition(tmp_path):
+    """Where every response fits: a draw per example, in order, among those of the next question in the cycle."""
+    questions = [(3, [4, 5, 6]), (2, [7]), (9, [8, 9]), (1, [10, 11, 12, 13])]
+    writer = lengths_written(tmp_path, questions)
+    rules = Examples(seed=5, kl_plans=3)
+    plans = examples.mismatched_pairs(writer, rules)
+    for number, plan in enumerate(plans):
+        rng = np.random.default_rng([5, number, examples._stable("kl")])
+        cycle = rng.permutation(4).tolist()
+        expected = []
+        for question, (prompt, completions) in enumerate(questions):
+            mates = questions[cycle[(cycle.index(question) + 1) % 4]][1]
+            expected += [(prompt, mates[int(rng.integers(len(mates)))]) for _ in completions]
+        (_, prompts), (_, completions) = writer.segments(plan)
+        assert list(zip(prompts.tolist(), completions.tolist(), strict=True)) == expected
+
+
+def test_a_mate_that_is_too_long_is_passed_over(tmp_path):
+    """max_length 20 leaves the prompt of 15 the one completion of 5; where no other one fits, it is refused."""
+    questions = [(15, [3]), (1, [19]), (1, [18]), (1, [5]), (1, [17])]
+    writer = lengths_written(tmp_path, questions)
+    for plan in examples.mismatched_pairs(writer, Examples(max_length=20, kl_plans=5)):
+        (_, prompts), (_, completions) = writer.segments(plan)
+        assert (prompts + completions <= 20).all() and completions[0] == 5
+    writer = lengths_written(tmp_path, questions[:3])
+    with pytest.raises(ValueError, match="no other response fits beside a prompt of 15 tokens; raise max_length"):
+        examples.mismatched_pairs(writer, Examples(max_length=20))
+
+
+def test_pairs_of_a_hundred_thousand_questions_take_seconds(tmp_path):
+    writer = lengths_written(tmp_path, [(1, [1])] * 2)
+    count = 100_000
+    rows = writer.sequences(*writer.segments(np.zeros(count, dtype=np.int64)), np.arange(2, count + 2), 0)
+    for question, row in enumerate(rows.tolist(), 2):
+        writer.example(question, row)
+    began = time.perf_counter()
+    plans = examples.mismatched_pairs(writer, Examples(kl_plans=2))
+    assert plans.shape == (2, count + 2) and time.perf_counter() - began < 5
+
+
+def test_kto_with_one_question_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="at least two questions"):
+        built(tmp_path / "d", questions=1)
+
+
+def test_empty_dataset_says_which_rules_left_nothing(tmp_path):
+    writer = Writer(tmp_path, vocabulary=300)
+    drawn = {"question": "q", "prompt_tokens": [1], "sample": [0], "tokens": [[5, 2]], "finish_reason": ["stop"]}
+    with pytest.raises(ValueError, match="no training example is left: .*no right response': 1"):
+        examples.build(writer, "sft", Examples(), [(drawn, graded(clusters=(0,), right=()))])
+
+
+def test_what_is_left_out_is_counted(tmp_path):
+    """max_length 3: prompt 2 + response 2 is too long for all four responses of each question."""
+    writer = Writer(tmp_path, vocabulary=300)
+    long = {"question": "a", "prompt_tokens": [1, 3], "sample": [0, 1], "tokens": [[5, 2], [6, 2]]}
+    short = {"question": "b", "prompt_tokens": [1], "sample": [0, 1], "tokens": [[5, 2], [6, 7]]}
+    rows = [
+        ({**long, "finish_reason": ["stop"] * 2}, graded("a", (0, 0))),
+        ({**short, "finish_reason": ["stop", "length"]}, graded("b", (0, 0))),
+    ]
+    ids, counts = examples.build(writer, "sft", Examples(max_length=3, keep_truncated=False), rows)
+    assert ids == ["b"]
+    assert counts["questions_left_out"] == {"no right response of usable length": 1}
+    assert counts["responses_left_out"] == {"longer than max_length": 2, "cut by max_tokens (keep_truncated: false)": 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"prompt_tokens": [1, 1, 7]}, "more than one BOS"),
+        ({"tokens": [[]]}, "an empty response"),
+        ({"tokens": [[5, 6]]}, "finish_reason 'stop' but its last token 6 is no end token"),
+        ({"finish_reason": ["length"]}, "finish_reason 'length' but its last token 2 is an end token"),
+    ],
+)
+def test_token_contract(change, message):
+    row = {"question": "q", "sample": [0], "prompt_tokens": [1, 7], "tokens": [[5, 2]], "finish_reason": ["stop"]}
+    examples.check_tokens(row, bos=1, ends={2}, stops=False)
+    with pytest.raises(ValueError, match=message):
+        examples.check_tokens({**row, **change}, bos=1, ends={2}, stops=False)
+
+
+def test_order_of_questions_in_the_table(tmp_path):
+    found = built(tmp_path / "d", loss="dpo")
+    assert found.question_ids() == [f"q{i}" for i in range(5)]
+    assert found.examples["question"].tolist() == list(range(5))
+    assert np.all(found.examples["rejected"] >= 0)

@@ -1,0 +1,157 @@
+"""Facts: labelled cases, a table computed by another grader, and the spellings of 12,500 real answers."""
+
+import gzip
+import json
+import random
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from east.grading.answer_reading import read
+from east.grading.conventions import match
+from east.grading.equivalence import Values
+from east.grading.grade import _exact_key, grade, run_cases
+from east.grading.options import Grading
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+OWN_CASES = Path(__file__).parent / "grading_cases.jsonl"
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the data folder {DATA} is not here")
+
+
+def outcomes(cases: Path, tmp_path: Path) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    run_cases(cases, tmp_path / "out.jsonl")
+    wanted = [json.loads(line) for line in cases.read_text(encoding="utf-8").splitlines()]
+    found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [case["id"] for case in wanted] == [row["id"] for row in found]
+    assert all(set(row) == {"id", "verdict", "seconds", "reason"} for row in found)
+    return list(zip(wanted, found, strict=True))
+
+
+def check_cases(cases: Path, tmp_path: Path, most_wrong: float) -> None:
+    pairs = outcomes(cases, tmp_path)
+    clear = [(case, row) for case, row in pairs if case["confidence"] == "clear"]
+    wrong = [case["id"] for case, row in clear if row["verdict"] != case["expect"]]
+    false_equal = [case["id"] for case, row in clear if row["verdict"] and not case["expect"]]
+    assert false_equal == []
+    assert len(wrong) <= most_wrong * len(clear), wrong
+    assert max(row["seconds"] for _, row in pairs) < 2
+
+
+def test_own_cases(tmp_path: Path) -> None:
+    assert sum(1 for _ in OWN_CASES.open(encoding="utf-8")) >= 150
+    check_cases(OWN_CASES, tmp_path, 0.0)
+
+
+@needs_data
+def test_shared_cases(tmp_path: Path) -> None:
+    check_cases(DATA / "grading_cases.jsonl", tmp_path, 0.01)
+    assert not Path("/tmp/east_grader_pwned").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{broken", r"cases.jsonl:2 is not JSON"),
+        ('{"id": 1, "gold": "3"}', r"cases.jsonl:2 lacks \['form', 'prediction'\]"),
+        ('{"id": 1, "gold": "3", "prediction": "3", "form": "essay"}', "cases.jsonl:2 has form 'essay'"),
+        ("3", "cases.jsonl:2 lacks its fields"),
+    ],
+)
+def test_a_broken_case_is_named(line: str, message: str, tmp_path: Path) -> None:
+    cases = tmp_path / "cases.jsonl"
+    cases.write_text('{"id": 0, "gold": "3", "prediction": "3", "form": "answer"}\n' + line + "\n")
+    with pytest.raises(ValueError, match=message):
+        run_cases(cases, tmp_path / "out.jsonl")
+
+
+def real_questions() -> list[dict[str, Any]]:
+    with gzip.open(DATA / "qwen25math_cot_100x8.jsonl.gz", "rt", encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
+    fixed = {"sample": list(range(8)), "finish_reason": ["stop"] * 8}
+    return [
+        {"question": str(row["idx"]), "gold": row["answer"], "text": row["code"], **fixed} for row in rows
+    ]
+
+
+@needs_data
+def test_qwen_strings_reproduce_the_reference_table() -> None:
+    """String clusters with their labels, entropies and R of 100 questions, as the other grader has them."""
+    lines = (DATA / "math_cot_100_entropy_reference.jsonl").read_text(encoding="utf-8").splitlines()
+    table = [json.loads(line) for line in lines]
+    found = list(grade(real_questions(), clusters="qwen-string"))
+    assert len(found) == len(table) == 100
+    for row, one in zip(table, found, strict=True):
+        clusters = sorted([c["answer"], c["count"], c["correct"]] for c in one["clusters"])
+        assert clusters == sorted(row["string"]["clusters"])
+        assert one["entropy"] == pytest.approx(row["string"]["entropy_nats"], abs=1e-6)
+        assert one["rejection"] == pytest.approx(row["string"]["dominant_wrong_fraction"], abs=1e-9)
+        assert one["accuracy"] == pytest.approx(row["accuracy"], abs=1e-9)
+
+
+@needs_data
+def test_question_72_keeps_its_four_values_apart() -> None:
+    found = list(grade(real_questions()))[72]
+    place: dict[str, int] = {}
+    for answer, cluster in zip(found["answer"], found["cluster"], strict=True):
+        place.setdefault(answer, cluster)
+    four = [place[a] for a in ("9999", "9998.571428571429", "9999.857142857143", "10000")]
+    assert len(set(four)) == 4
+    assert found["accuracy"] == 1 / 8, "10{,}000 is the gold's spelling of 10000"
+
+
+def real_golds(every: int) -> list[str]:
+    golds: set[str] = set()
+    for name in ("math_train", "math_test"):
+        with gzip.open(DATA / f"{name}.jsonl.gz", "rt", encoding="utf-8") as lines:
+            golds.update(json.loads(line)["answer"] for line in lines)
+    return sorted(golds - {""})[::every]
+
+
+def respellings(gold: str) -> Iterator[str]:
+    yield f"${gold}$"
+    yield f"\\[ {gold}. \\]"
+    yield f"\\boxed{{{gold}}}"
+    yield f"**{gold}**"
+    yield gold.replace("\\frac", "\\dfrac")
+    yield gold.replace("-", "\u2212").replace("\\pi", "π")
+    yield re.sub(r"\^(\w)", r"^{\1}", gold)
+    yield re.sub(r"(\d)(\\sqrt|\\pi)", r"\1\\cdot\2", gold)
+
+
+def alterations(gold: str, random_: random.Random) -> Iterator[str]:
+    """Another answer: one digit, one sign, one root less, one pi less."""
+    if digits := [found.start() for found in re.finditer(r"(?<!\^)(?<!\^\{)\d", gold)]:
+        place = random_.choice(digits)
+        other = str((int(gold[place]) + random_.randint(1, 8)) % 10)
+        yield gold[:place] + other + gold[place + 1 :]
+    if "+" in gold:
+        yield gold.replace("+", "-", 1)
+    if gold.startswith("-"):
+        yield gold[1:]
+    for part in ("\\sqrt", "\\pi"):
+        if part in gold:
+            yield gold.replace(part, "", 1)
+
+
+@needs_data
+def test_real_golds_match_their_respellings_and_no_alteration() -> None:
+    """Every seventh gold of MATH. An approximation behind the value ("2/3 ~ 0.67") is not part of it."""
+    random_ = random.Random(0)
+    golds = [gold for gold in real_golds(every=7) if "approx" not in gold]
+    pairs = [(gold, text, True) for gold in golds for text in respellings(gold)]
+    pairs += [(gold, text, False) for gold in golds for text in alterations(gold, random_)]
+    values = Values(workers=1, timeout_s=10)
+    try:
+        values.ask(request for pair in pairs for text in pair[:2] for request in _exact_key(text)[1])
+        wrong = [
+            pair
+            for pair in pairs
+            if (match(read(pair[0]), read(pair[1]), values.lookup, Grading()) is not None) != pair[2]
+        ]
+    finally:
+        values.close()
+    assert len(pairs) > 5_000
+    assert wrong == []

@@ -1,0 +1,190 @@
+"""The token store: round trip, shared prompts, a million sequences, and refusals."""
+
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from east import artifacts, indexed_dataset
+from east.indexed_dataset import IndexedDataset, Writer
+
+
+def write(folder, rows, vocabulary=100):
+    """Rows of (prompt, completions); one SFT example per completion."""
+    with artifacts.writing(folder, "dataset", {"made": "here"}, {}) as (scratch, summary):
+        writer = Writer(scratch, vocabulary)
+        for question, (prompt, completions) in enumerate(rows):
+            segment = writer.segment(prompt)
+            for sample, tokens in enumerate(completions):
+                writer.example(question, writer.sequence(segment, writer.segment(tokens), question, sample))
+        writer.close([f"q{i}" for i in range(len(rows))])
+        summary["vocabulary"] = vocabulary
+    return folder
+
+
+@pytest.mark.parametrize(("vocabulary", "width"), [(100, 2), (1 << 16, 2), (128256, 4)])
+def test_round_trip_and_width(tmp_path, vocabulary, width):
+    top = vocabulary - 1
+    folder = write(tmp_path / "d", [([1, 2, top], [[3], [4, top]]), ([5], [[6, 7]])], vocabulary)
+    found = IndexedDataset(folder, verify=True)
+    assert [found.prompt(r).tolist() for r in range(3)] == [[1, 2, top], [1, 2, top], [5]]
+    assert [found.completion(r).tolist() for r in range(3)] == [[3], [4, top], [6, 7]]
+    assert (folder / "tokens.bin").stat().st_size == width * 9, "the shared prompt is stored once"
+
+
+@pytest.mark.parametrize(("tokens", "found"), [([100], 100), ([3, -1], -1), ([5, 1 << 40], 1 << 40)])
+def test_foreign_tokens_are_refused_and_not_written(tmp_path, tokens, found):
+    writer = Writer(tmp_path, vocabulary=100)
+    for segment in ([7, 99], tokens, [0, 8]):
+        writer.segment(segment)
+    with pytest.raises(ValueError, match=f"found token id {found}, expected .*below the vocabulary 100; .*again"):
+        writer.close([])
+    assert (tmp_path / "tokens.bin").stat().st_size == 0
+
+
+def test_empty_segments_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="found a segment with no tokens, expected one or more"):
+        Writer(tmp_path, vocabulary=100).segment([])
+
+
+def test_blocks_and_rows_read_while_writing(tmp_path, monkeypatch):
+    """Blocks of 4 tokens: segments that fill, cross and exceed one; rows are read and added in between."""
+    monkeypatch.setattr(indexed_dataset, "BLOCK_TOKENS", 4)
+    parts = [[1, 2], [3, 4], [5, 6, 7], [8, 9], list(range(10, 20)), [20]]
+    with artifacts.writing(tmp_path / "d", "dataset", {}, {}) as (scratch, summary):
+        writer = Writer(scratch, 100)
+        own = np.array(parts[0])
+        stored = [writer.segment(own)] + [writer.segment(part) for part in parts[1:]]
+        own[:] = 99  # the writer holds a copy
+        for row in range(3):
+            writer.example(row, writer.sequence(stored[2 * row], stored[2 * row + 1], row, 0))
+        questions, responses = writer.responses()
+        assert questions.tolist() == responses.tolist() == [0, 1, 2]
+        (starts, lengths), _ = writer.segments(np.array([2, 0]))
+        assert (starts.tolist(), lengths.tolist()) == ([9, 0], [10, 2])
+        prompts, completions = writer.segments(np.array([0, 1, 2]))[0], writer.segments(np.array([1, 2, 0]))[1]
+        assert writer.sequences(prompts, completions, questions, -1).tolist() == [3, 4, 5]
+        assert writer.sequence(stored[0], stored[5], 0, 1) == 6
+        writer.close(["a", "b", "c"])
+        summary["vocabulary"] = 100
+    found = IndexedDataset(tmp_path / "d", verify=True)
+    rows = [(0, 1), (2, 3), (4, 5), (0, 3), (2, 5), (4, 1), (0, 5)]
+    assert [(found.prompt(r).tolist(), found.completion(r).tolist()) for r in range(7)] == [
+        (parts[p], parts[c]) for p, c in rows
+    ]
+    assert found.sequences["question"].tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert found.sequences["sample"].tolist() == [0, 0, 0, -1, -1, -1, 1]
+
+
+def test_tables_are_numpys_own_files(tmp_path):
+    """Byte for byte what np.save would write, whatever the number of digits of their length."""
+    for count in (0, 1, 12):
+        folder = write(tmp_path / str(count), [([1], [[2]])] * count or [([1], [])])
+        for name in ("sequences.npy", "examples.npy"):
+            values = np.load(folder / name)
+            assert len(values) == count
+            np.save(tmp_path / "again.npy", values)
+            assert (folder / name).read_bytes() == (tmp_path / "again.npy").read_bytes()
+
+
+def test_a_full_disk_is_one_line(tmp_path):
+    made = artifacts.writing(tmp_path / "d", "dataset", {}, {})
+    with pytest.raises(ValueError, match="cannot write .No space left"), made as (scratch, _):
+        (scratch / "tokens.bin").symlink_to("/dev/full")
+        writer = Writer(scratch, 100)
+        writer.segment(range(100))
+        writer.close([])
+
+
+@pytest.mark.parametrize("part", ["prompt", "completion"])
+def test_sequences_past_the_end_are_refused(tmp_path, part):
+    with artifacts.writing(tmp_path / "d", "dataset", {}, {}) as (scratch, summary):
+        writer = Writer(scratch, 100)
+        inside, outside = writer.segment([1, 2]), (1, 2)
+        writer.sequence(*((outside, inside) if part == "prompt" else (inside, outside)), 0, 0)
+        writer.close([])
+        summary["vocabulary"] = 100
+    with pytest.raises(ValueError, match=r"sequences point past the end of tokens.bin; delete"):
+        IndexedDataset(tmp_path / "d")
+
+
+def test_truncated_file_is_named(tmp_path):
+    folder = write(tmp_path / "d", [([1, 2], [[3]])])
+    with (folder / "tokens.bin").open("r+b") as file:
+        file.truncate(4)
+    with pytest.raises(ValueError, match=r"tokens.bin: found 4 bytes, expected 6 bytes; delete"):
+        IndexedDataset(folder)
+
+
+def test_changed_byte_is_found_by_the_checksum(tmp_path):
+    folder = write(tmp_path / "d", [([1, 2], [[3]])])
+    with (folder / "tokens.bin").open("r+b") as file:
+        file.write(b"\x07")
+    IndexedDataset(folder)
+    with pytest.raises(ValueError, match="tokens.bin: content differs from its manifest"):
+        IndexedDataset(folder, verify=True)
+
+
+def test_foreign_and_incomplete_folders_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="does not exist; make it with"):
+        IndexedDataset(tmp_path / "none", {})
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="is incomplete"):
+        IndexedDataset(tmp_path / "empty")
+    with artifacts.writing(tmp_path / "other", "graded", {}, {}):
+        pass
+    with pytest.raises(ValueError, match="found kind 'graded', format 1; expected 'dataset'"):
+        IndexedDataset(tmp_path / "other")
+    (tmp_path / "other" / "manifest.json").write_text("{}")
+    with pytest.raises(ValueError, match="not a manifest"):
+        IndexedDataset(tmp_path / "other")
+
+
+def test_a_column_of_another_dataset_is_refused(tmp_path):
+    found = IndexedDataset(write(tmp_path / "d", [([1, 2], [[3]])]))
+    with artifacts.writing(tmp_path / "w", "weights", {}, {"dataset": "elsewhere"}) as (scratch, _):
+        np.save(scratch / "weights.npy", np.ones(1))
+    with pytest.raises(ValueError, match="belongs to dataset elsewhere, found"):
+        found.column(tmp_path / "w", "weights", "weights", 1, "make it")
+
+
+def test_a_million_sequences_open_at_once_and_are_read_at_random(tmp_path):
+    """250,000 questions with 4 responses of one shared content: open well under a second, O(1) access."""
+    questions = 250_000
+    with artifacts.writing(tmp_path / "big", "dataset", {}, {}) as (scratch, summary):
+        writer = Writer(scratch, 100)
+        prompt, completion = writer.segment(range(50)), writer.segment(range(50, 90))
+        for question in range(questions):
+            for sample in range(4):
+                writer.example(question, writer.sequence(prompt, completion, question, sample))
+        writer.close([])
+        summary["vocabulary"] = 100
+    began = time.perf_counter()
+    found = IndexedDataset(tmp_path / "big")
+    opened = time.perf_counter() - began
+    assert len(found) == 4 * questions and opened < 0.5, f"opening took {opened:.3f} s"
+    rows = np.random.default_rng(0).integers(0, len(found), 20_000)
+    seconds = []
+    for _ in range(5):  # the best of several: other processes may hold the cores
+        began = time.perf_counter()
+        total = sum(len(found.prompt(row)) + len(found.completion(row)) for row in rows)
+        seconds.append(time.perf_counter() - began)
+    assert total == 90 * len(rows)
+    assert len(rows) / min(seconds) > 100_000, f"{len(rows) / min(seconds):.0f} rows a second"
+
+
+def test_the_writers_memory_does_not_grow_with_the_sequences(tmp_path):
+    """50,000 sequences and examples, 2.6 MB of tables, kept as tuples more than 10 MB."""
+    tracemalloc.start()
+    try:
+        writer = Writer(tmp_path, 100)
+        prompt, completion = writer.segment(range(50)), writer.segment(range(50, 90))
+        before, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        for row in range(50_000):
+            writer.example(row, writer.sequence(prompt, completion, row, 0))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak - before < 1e6, f"{(peak - before) / 1e6:.1f} MB"

@@ -1,0 +1,74 @@
+"""Real responses of a real model to MATH problems, through every stage, to a trained tiny model."""
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import train
+from east import artifacts, config, metrics, reference, stages
+from east.indexed_dataset import IndexedDataset
+
+DATA = Path(__file__).parent.parent.parent / "shared" / "data"
+pytestmark = pytest.mark.skipif(not DATA.exists(), reason="needs the shared data folder beside the checkout")
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory, tiny_model) -> Path:
+    """100 MATH problems and 8 responses each, written as a task and as responses made elsewhere."""
+    tmp = tmp_path_factory.mktemp("real")
+    with gzip.open(DATA / "qwen25math_cot_100x8.jsonl.gz", "rt") as file:
+        rows = [json.loads(line) for line in file]
+    questions = [{"id": str(r["idx"]), "question": r["question"], "answer": r["gt"]} for r in rows]
+    responses = [{"question": str(r["idx"]), "response": text} for r in rows for text in r["code"]]
+    for name, written in (("questions", questions), ("responses", responses)):
+        (tmp / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in written))
+    return tmp
+
+
+def run(tmp: Path, model: Path, loss: str, **grading: str) -> config.Config:
+    return config.parse(
+        {
+            "run": str(tmp / "-".join(["run", *grading.values()])),
+            "model": {"path": str(model)},
+            "task": {"name": "jsonl", "train": str(tmp / "questions.jsonl")},
+            "sampling": {"responses": str(tmp / "responses.jsonl")},
+            "grading": grading,
+            "loss": {"name": loss},
+            "train": {"epochs": 1, "micro_batch": 2, "lr": 1e-3, "dtype": "float32", "max_steps": 2},
+        }
+    )
+
+
+@pytest.mark.parametrize("loss", ["sft", "dpo", "kto"])
+def test_real_responses_train_a_model(real, tiny_model, loss):
+    found = run(real, tiny_model, loss)
+    stages.run_grade(found)
+    stages.run_index(found)
+    stages.run_weigh(found)
+    reference.run(found)
+    train.train(found)
+    rows = metrics.read(found.folder_of("train"))
+    dataset = IndexedDataset(found.folder_of("dataset"), verify=True)
+    assert len(rows) == min(2, -(-len(dataset) // 16)) and all(np.isfinite(row["loss"]) for row in rows)
+    weights = np.load(found.folder_of("weights") / "weights.npy")
+    assert weights.mean() == pytest.approx(1, abs=1e-12) and len(weights) == len(dataset)
+    graded = artifacts.read(found.folder_of("graded"), stages.GRADED, "grade").summary
+    theirs = [json.loads(line)["accuracy"] for line in (DATA / "math_cot_100_entropy_reference.jsonl").open()]
+    assert graded["responses"] == 800
+    assert graded["accuracy"] == pytest.approx(np.mean(theirs), abs=0.01), "another grader's verdicts, within 1 %"
+
+
+def test_string_clusters_are_those_of_the_reference_table(real, tiny_model):
+    """By equal normalised strings, as the authors' release: k and entropy of all 100 questions."""
+    found = run(real, tiny_model, "sft", clusters="qwen-string")
+    stages.run_grade(found)
+    ours = {r["question"]: r for r in artifacts.read_jsonl(found.folder_of("graded") / "questions.jsonl")}
+    theirs = [json.loads(line) for line in (DATA / "math_cot_100_entropy_reference.jsonl").open()]
+    assert len(theirs) == len(ours) == 100
+    for row in theirs:
+        mine, expected = ours[str(row["idx"])], row["string"]
+        assert mine["k"] == expected["k"], row["idx"]
+        assert mine["entropy"] == pytest.approx(expected["entropy_nats"], abs=1e-6), row["idx"]

@@ -1,0 +1,141 @@
+"""The gradient and the curve of train.py against the plain trainer, over ranks, micro-batches, packing and ZeRO."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+
+import train
+from east import artifacts, config, indexed_dataset, models, plain, reference, split_invariance, stages
+from east.split_invariance import TOLERANCE, curve_error, found_curve, found_gradient, gradient_error
+from tests.conftest import ROOT, command, prepare, run_file, settings
+
+pytestmark = pytest.mark.timeout(1500)  # one fixture trains 160 runs
+LOSSES = {
+    "sft-example": {"name": "sft"},
+    "sft-sum": {"name": "sft", "normalization": "sum"},
+    "sft-token": {"name": "sft", "normalization": "token"},
+    "dpo": {"name": "dpo"},
+    "kto": {"name": "kto", "lambda_undesirable": 0.7},
+}
+EXAMPLES = 40
+
+
+def write_run(found, base) -> None:
+    """Random examples: responses of 1 to 60 tokens, two to a question, weights over four orders of magnitude."""
+    rng = np.random.default_rng(0)
+    vocabulary, loss = models.vocabulary(base), found.loss.name
+    made = {"tokenizer": models.tokenizer_digest(models.load_tokenizer(base)), **found.dataset_settings}
+    with artifacts.writing(found.folder_of("dataset"), indexed_dataset.KIND, made, {}) as (out, summary):
+        writer = indexed_dataset.Writer(out, vocabulary)
+        prompts = [writer.segment(rng.integers(3, vocabulary, int(rng.integers(1, 30)))) for _ in range(EXAMPLES // 2)]
+        lengths = np.exp(rng.uniform(0, np.log(60), (len(prompts), 4))).astype(int)
+        lengths[0] = 1, 60, 60, 1
+        answers = [[writer.segment(rng.integers(3, vocabulary, n)) for n in four] for four in lengths]
+        for q, (prompt, four) in enumerate(zip(prompts, answers, strict=True)):
+            rows = [writer.sequence(prompt, answer, q, k) for k, answer in enumerate(four)]
+            for k in (0, 1):
+                writer.example(q, rows[k], rows[k + 2] if loss == "dpo" else -1, loss != "kto" or k == 0)
+        kl = [
+            [writer.sequence(prompts[q], answers[q - plan][k], q, -1) for q in range(len(prompts)) for k in (0, 1)]
+            for plan in (1, 2)
+        ]
+        writer.close([str(q) for q in range(len(prompts))], np.array(kl) if loss == "kto" else None)
+        summary.update(vocabulary=vocabulary)
+    inputs = {"dataset": indexed_dataset.IndexedDataset(found.folder_of("dataset")).fingerprint}
+    weights = np.exp(rng.normal(size=EXAMPLES) * 2.3)
+    with artifacts.writing(
+        found.folder_of("weights"), stages.WEIGHTS, found.weighting.model_dump(), inputs
+    ) as (out, _):
+        np.save(out / "weights.npy", weights / weights.mean())
+        np.save(out / "kept.npy", np.ones(EXAMPLES, dtype=bool))
+
+
+def changed(run, stage):
+    """The run under ZeRO `stage`, with a name of its own."""
+    train_section = run.train.model_copy(update={"deepspeed": str(ROOT / f"ds_configs/zero{stage}.json")})
+    return run.model_copy(update={"name": f"{run.name}-zero{stage}", "train": train_section})
+
+
+@pytest.fixture(scope="module")
+def excerpts(tmp_path_factory, tiny_model):
+    """Loss to (excerpt, plain gradient, plain curve)."""
+    found = {}
+    for name, loss in LOSSES.items():
+        tmp = tmp_path_factory.mktemp(name)
+        values = settings(tmp, tiny_model, loss={**loss, "beta": 0.5}, train={"batch_size": 16, "epochs": 4, "lr": 2e-4})
+        whole = config.parse(values)
+        write_run(whole, tiny_model)
+        ours = split_invariance.excerpt(whole, tmp / "excerpt")
+        if ours.loss.name != "sft":
+            reference.run(ours)
+        found[name] = (ours, *plain.train(ours, split_invariance.STEPS))
+    return found
+
+
+@pytest.fixture(scope="module")
+def trained(excerpts, tmp_path_factory):
+    """(loss, split, ZeRO stage) to its gradient run and curve run, all of them finished."""
+    runs = {
+        (name, split, stage): tuple(changed(run, stage) for run in split_invariance.variants(ours, split))
+        for name, (ours, *_) in excerpts.items()
+        for split in split_invariance.splits(16)
+        for stage in range(4)
+    }
+    two_ranks = [run for (_, split, _), pair in runs.items() if split.ranks == 2 for run in pair]
+    path = tmp_path_factory.mktemp("splits") / "two_ranks.json"
+    path.write_text(json.dumps([run.model_dump(mode="json") for run in two_ranks]))
+    port = str(20_000 + (os.getpid() + 2) % 20_000)
+    done = command("deepspeed", "--num_accelerators", 2, "--master_port", port, ROOT / "tests" / "train_many.py", path,
+                   timeout=1400)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    for (_, split, _), pair in runs.items():
+        for run in pair if split.ranks == 1 else ():
+            train.train(run)
+    return runs
+
+
+def test_splits_are_those_of_the_issue():
+    assert [s.name(16) for s in split_invariance.splits(16)] == ["1x16x1", "1x4x4", "2x2x4", "1x1x16"]
+    assert [s.name(1) for s in split_invariance.splits(1)] == ["1x1x1", "2x1x1"]
+
+
+@pytest.mark.parametrize("stage", range(4))
+@pytest.mark.parametrize("split", split_invariance.splits(16), ids=lambda s: s.name(16))
+@pytest.mark.parametrize("name", LOSSES)
+def test_gradient_and_curve_are_those_of_the_plain_trainer(trained, excerpts, name, split, stage):
+    _, gradient, curve = excerpts[name]
+    first, second = trained[name, split, stage]
+    assert len(curve) == 10 and curve[-1] != pytest.approx(curve[0], rel=1e-3), "ten steps change the loss"
+    assert gradient_error(found_gradient(first), gradient) < TOLERANCE
+    assert curve_error(found_curve(second), curve) < TOLERANCE
+
+
+def test_errors_by_hand():
+    """a = (3, 4) off by (0.5, 0): 0.5 / 5; b = (0, 0) off by 0.01 against 1e-3 of the whole's norm 5: 2."""
+    expected = {"a": torch.tensor([3.0, 4.0]), "b": torch.zeros(2)}
+    assert gradient_error({**expected, "a": torch.tensor([3.5, 4.0])}, expected) == pytest.approx(0.1)
+    assert gradient_error({**expected, "b": torch.tensor([0.0, 0.01])}, expected) == pytest.approx(2.0)
+    assert curve_error([1.0, 2.2], [1.0, 2.0]) == pytest.approx(0.1)
+
+
+def test_the_command(tmp_path, tiny_model):
+    """On a run of LoRA in bfloat16 with a batch of one: two ranks, one of which has no work."""
+    change = {"model": {"path": str(tiny_model), "lora": {"r": 4, "alpha": 4, "dropout": 0.5}},
+              "train": {"batch_size": 1, "dtype": "bfloat16"}}  # fmt: skip
+    found = prepare(tmp_path, tiny_model, **change)
+    done = command("python", "-m", "east", "check", "--split-invariance", "--config", run_file(tmp_path, found))
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = [line.split() for line in done.stdout.splitlines()[2:]]
+    assert [name for name, *_ in rows] == ["1x1x1", "2x1x1"]
+    assert all(0 <= float(error) < TOLERANCE for _, *errors in rows for error in errors)
+    assert not (found.folder / "split_invariance").exists()
+
+
+@pytest.mark.parametrize("loss", [{"name": "sft", "normalization": "microbatch"}, {"name": "kto", "kl": "microbatch"}])
+def test_what_depends_on_the_split_by_definition_is_refused(tmp_path, tiny_model, loss):
+    found = config.parse(settings(tmp_path, tiny_model, loss=loss))
+    with pytest.raises(ValueError, match="averages over micro-batches, so it depends on them"):
+        split_invariance.run(found)

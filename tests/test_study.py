@@ -1,0 +1,231 @@
+"""Studies: which cells and stages a file asks for, and a small one from its first command to its last."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from east import artifacts, cells, jobs
+from tests.conftest import ROOT, command, environment
+
+A = {"runs": {"sft": "sft.yaml", "dpo": "dpo.yaml"}, "a": 1.5, "select": [90, 100],
+     "set": ["task.train_rows=[0,90]"]}  # fmt: skip
+
+
+def write_study(folder: Path, **changes) -> Path:
+    """A study file with run files for SFT and DPO beside it."""
+    run = {"run": "unused", "model": {"path": "m"}, "sampling": {"engine": "transformers"}}
+    (folder / "sft.yaml").write_text(yaml.safe_dump(run))
+    (folder / "dpo.yaml").write_text(yaml.safe_dump({**run, "loss": {"name": "dpo"}}))
+    values = {
+        "name": "s", "folder": str(folder / "out"), "seeds": [0, 1], "n": 16,
+        "tasks": [{"task": "t", "model": "m", **A}], "experiments": {"e": {}}, **changes,
+    }  # fmt: skip
+    (folder / "study.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    return folder / "study.yaml"
+
+
+def load(folder: Path, **changes) -> cells.Study:
+    return cells.load(str(write_study(folder, **changes)), [])
+
+
+def test_a_grid_is_every_combination_and_equal_cells_are_one(tmp_path):
+    """Per seed: 1 backbone; sft and dpo x (vanilla, lw_p, east): 6; a in {-1, 1.5} for SFT: 1 more, for east at the
+    task's own a = 1.5 is in `table` already; n in {4, 16}: 1 more; rounds 2 of vanilla and east: 2 more."""
+    found = cells.expand(load(tmp_path, experiments={
+        "table": {"loss": ["sft", "dpo"], "method": ["vanilla", "lw_p", "east"]},
+        "curve": {"a": [-1, 1.5], "select": True},
+        "n": {"n": [4, 16]},
+        "rounds": {"method": ["vanilla", "east"], "rounds": 2},
+    }))  # fmt: skip
+    assert len(found) == 2 * (1 + 6 + 1 + 1 + 2) == len({c.id for c in found})
+    east = next(c for c in found if c.label == "sft-east-entropy-1.5" and (c.n, c.round, c.seed) == (16, 1, 0))
+    assert east.experiments == ("table", "curve", "n", "rounds") and east.select
+    assert [c.select for c in found if c.label == "sft-vanilla" and c.round == 1] == [False, False]
+    assert {c.loss for c in found} == {None, "sft", "dpo"}
+
+
+def test_a_cell_is_a_run_file_and_overrides(tmp_path):
+    study = load(tmp_path, experiments={
+        "curve": {"a": [-1]}, "five": {"strategy": ["rejection"], "a": [0.5]},
+        "local": {"loss": ["dpo"], "method": ["lw_w"]}, "rounds": {"method": ["vanilla"], "rounds": 2},
+    })  # fmt: skip
+    found = {c.label + f"-{c.round}": cells.settings(study, c) for c in cells.expand(study) if c.seed == 1}
+    dropped, local = found["sft-east-entropy--1-1"], found["dpo-lw_w-1"]
+    assert (dropped.weighting.a, dropped.weighting.zero, dropped.weighting.strategy) == (-1, "drop", "entropy")
+    assert (local.loss.name, local.loss.local_weight, local.weighting.strategy) == ("dpo", "lw_w", "uniform")
+    assert {c.sampling.seed for c in found.values()} == {c.train.seed for c in found.values()} == {1}
+    assert found["sft-east-rejection-0.5-1"].weighting.slug == "rejection-power-0.5"
+    first, second = found["sft-vanilla-1"], found["sft-vanilla-2"]
+    assert (second.round, second.model.path) == (2, str(first.folder_of("train") / "final"))
+    assert first.folder_of("samples") == local.folder_of("samples") != second.folder_of("samples")
+
+
+def test_shared_stages_are_planned_once_and_in_order(tmp_path):
+    """Two losses with vanilla and EAST: one sampling, one grading, an index for each loss, one reference.
+    n = 4 grades the same samples anew; round 2 samples with the model of round 1."""
+    study = load(tmp_path, seeds=[0], experiments={
+        "table": {"loss": ["sft", "dpo"], "method": ["vanilla", "east"]}, "n": {"n": [4]},
+        "rounds": {"method": ["vanilla"], "rounds": 2},
+    })  # fmt: skip
+    found = cells.expand(study)
+    plan = cells.Plan(study, found)
+    names = list(plan.jobs)
+    stages = [Path(name).name.split("-")[0] for name in names]
+    expected = {"sample": 2, "grade": 3, "index": 4, "weigh": 6, "reference": 1, "train": 6, "evaluate": 7}
+    assert {stage: stages.count(stage) for stage in set(stages)} == expected
+    for i, job in enumerate(plan.jobs.values()):
+        assert all(names.index(need) < i for need in job.after), job
+    small = next(c for c in found if c.n == 4)
+    assert "m-t/seed_0/n16/round_1/sample" in plan.needs(small)
+    assert not any("dpo" in name for name in plan.needs(small))
+    second = next(c for c in found if c.round == 2)
+    assert plan.jobs[f"{second.place}/sample"].after == ("m-t/seed_0/n16/round_1/sft-vanilla/train",)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"experiments": {"e": {"exponent": [1]}}}, r"unknown key `experiments.e.exponent`"),
+        ({"sedes": [1]}, r"unknown key `sedes`; did you mean `seeds`\?"),
+        ({"experiments": {"e": {"loss": ["kto"]}}}, r"e asks for \['kto'\], but m-t has runs for \['dpo', 'sft'\]"),
+        ({"experiments": {"e": {"n": [32]}}}, r"e asks for n = 32, the study draws 16"),
+        ({"tasks": [{"task": "t", "model": "m", **A, "select": None}], "experiments": {"e": {"select": True}}},
+         r"m-t names no held-out train rows"),
+        ({"tasks": [{"task": "t", "model": "m", **A, "select": [89, 95]}], "experiments": {"e": {"select": True}}},
+         r"m-t selects on train rows \(89, 95\), but .*sft.yaml trains on \(0, 90\)"),
+        ({"tasks": [{"task": "t", "model": "m", **A, "set": []}], "experiments": {"e": {"select": True}}},
+         r"but .*sft.yaml trains on all"),
+        ({"seeds": [0, 0]}, r"the same seed, stands twice"),
+        ({"seeds": []}, r"`seeds`: found \[\]"),
+    ],
+)  # fmt: skip
+def test_bad_study_files_are_refused(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message) as error:
+        load(tmp_path, **changes)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("study_*.yaml")), ids=lambda p: p.stem)
+def test_every_shipped_study_is_a_plan(path):
+    study = cells.load(str(path), [])
+    found = cells.expand(study)
+    assert len(cells.Plan(study, found).jobs) > 2 * len(found)
+    assert len({s["task"] for s in study.model_dump()["tasks"]}) == 2
+
+
+def test_jobs_run_side_by_side_and_a_failure_stops_only_what_needs_it(tmp_path):
+    """a -> b -> c and d; b fails: c never starts, d does not care. a and d meet: both see the other's file."""
+    meet = (
+        "import pathlib, sys, time; here, there = map(pathlib.Path, sys.argv[1:]); here.touch(); start = time.time()\n"
+        "while not there.exists(): assert time.time() < start + 60; time.sleep(0.01)"
+    )
+    (tmp_path / "meet.py").write_text(meet)
+    (tmp_path / "fail.py").write_text("raise SystemExit('error: no such luck')")
+    python, a, d = sys.executable, str(tmp_path / "a"), str(tmp_path / "d")
+    told: list[tuple[str, str | None]] = []
+    jobs.run(
+        [
+            jobs.Job("a", [python, str(tmp_path / "meet.py"), a, d]),
+            jobs.Job("b", [python, str(tmp_path / "fail.py")], ("a",)),
+            jobs.Job("c", [python, "-c", "1"], ("b",)),
+            jobs.Job("x/d", ["/bin/sh", "-c", f"touch {d}; while ! test -e {a}; do sleep 0.1; done; echo $COLOUR"]),
+        ],
+        [{"COLOUR": "red"}, {"COLOUR": "red"}], False, tmp_path / "logs",
+        lambda name, end: told.append((name, end.error)) if end else None,
+    )  # fmt: skip
+    assert sorted(told[:2]) == [("a", None), ("x/d", None)] and told[2:] == [("b", "no such luck")]
+    assert (tmp_path / "logs" / "x" / "d.log").read_text() == "red\n"
+
+
+def answers(folder: Path, count: int) -> Path:
+    """Questions whose answers stand in them: a tiny model answers some right after seconds of teaching."""
+    rows = [{"id": f"q{i}", "question": f"{i} say {1 + i % 5}", "answer": str(1 + i % 5)} for i in range(count)]
+    lines = [{**row, "solution": f"\\boxed{{{row['answer']}}}"} for row in rows]
+    path = folder / "questions.jsonl"
+    artifacts.write_jsonl(path, lines)
+    return path
+
+
+def small_study(folder: Path) -> Path:
+    """One seed: a backbone, two weightings, a smaller n, a second round."""
+    source = str(answers(folder, 100))
+    taught = folder / "taught"
+    run = {
+        "run": "unused", "model": {"path": str(taught / "round_1/train/backbone/final")},
+        "task": {"name": "jsonl", "train": source, "test": source, "train_rows": [60, 80], "test_rows": [80, 100]},
+        "sampling": {"engine": "transformers", "max_tokens": 6, "dtype": "float32", "batch": 160},
+        "grading": {"workers": 1, "math_verify_sample": 0},
+        "train": {"epochs": 1, "batch_size": 8, "micro_batch": 8, "lr": 1e-3, "dtype": "float32"},
+    }  # fmt: skip
+    teach = {
+        "base": "sft.yaml", "run": str(taught), "name": "backbone", "model": {"path": str(taught / "untrained")},
+        "task": {"train_rows": [0, 60]}, "sampling": {"responses": str(taught / "solutions.jsonl")},
+        "weighting": {"strategy": "uniform"}, "train": {"epochs": 3, "lr": 3e-3},
+    }  # fmt: skip
+    path = write_study(
+        folder, seeds=[0], n=8, parallel=2,
+        tasks=[{"task": "say", "model": "tiny", "runs": {"sft": "sft.yaml"}, "teach": "teach.yaml", "select": [0, 10]}],
+        experiments={
+            "pair": {"method": ["vanilla", "east"], "select": True}, "n": {"n": [4]},
+            "rounds": {"method": ["vanilla"], "rounds": 2},
+        },
+    )  # fmt: skip
+    (folder / "sft.yaml").write_text(yaml.safe_dump(run))
+    (folder / "teach.yaml").write_text(yaml.safe_dump(teach))
+    return path
+
+
+def stop_it(line: list[str], when: Path) -> str:
+    """Start a command, send it SIGTERM once a file is there; what it said."""
+    process = subprocess.Popen(
+        [sys.executable, *line[1:]], cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not when.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.terminate()
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, said[-2000:]
+    return said
+
+
+def test_a_study_is_stopped_goes_on_past_a_failed_cell_and_skips_what_is_done(tmp_path):
+    path = small_study(tmp_path)
+    line = ["python", "-m", "east", "study", "--config", str(path)]
+    assert "interrupted" in stop_it(line, tmp_path / "taught" / "round_1" / "train" / "backbone" / "plan.json")
+    inside = tmp_path / "out" / "tiny-say" / "seed_0" / "n8"
+    blocked = inside / "round_1" / "train" / "sft-east-entropy-1"
+    blocked.mkdir(parents=True)
+    (blocked / "plan.json").write_text('{"config": {"somebody": "else"}, "inputs": {}}')
+    first = command(*line)
+    assert first.returncode == 1 and "Traceback" not in first.stderr, first.stderr[-2000:]
+    rows = {row["id"]: row for row in json.loads((tmp_path / "out" / "study.json").read_text())["cells"]}
+    failed = rows.pop("tiny-say-s0-n8-r1-sft-east-entropy-1")
+    assert failed["status"] == "failed" and "was begun from something else" in failed["error"]
+    assert "1 of 5 cells failed" in first.stderr and {row["status"] for row in rows.values()} == {"done"}
+
+    (blocked / "plan.json").unlink()
+    second = command(*line)
+    assert second.returncode == 0, second.stderr[-2000:]
+    study = json.loads((tmp_path / "out" / "study.json").read_text())
+    assert {row["status"] for row in study["cells"]} == {"done"} and len(study["cells"]) == 5
+    for row in study["cells"]:
+        for key in ("eval", "eval_select"):
+            if row[key]:
+                result = json.loads((tmp_path / "out" / row[key] / "results.json").read_text())
+                assert result["n"] == (20 if key == "eval" else 10)
+        for key in ("weights", "graded", "samples"):
+            assert row[key] is None or (tmp_path / "out" / row[key] / "manifest.json").exists()
+    assert [row for row in study["cells"] if row["id"] in rows] == list(rows.values()), "what is done is not done again"
+    four = json.loads((inside.with_name("n4") / "round_1" / "graded" / "questions.jsonl").open().readline())
+    eight = json.loads((inside / "round_1" / "graded" / "questions.jsonl").open().readline())
+    assert (four["n"], eight["n"]) == (4, 8) and four["answer"] == eight["answer"][:4]
+
+    began = (tmp_path / "out" / "logs").stat().st_mtime
+    third = command(*line)
+    assert third.returncode == 0 and (tmp_path / "out" / "logs").stat().st_mtime == began

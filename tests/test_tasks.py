@@ -1,0 +1,143 @@
+"""Questions, golds and prompts: the layouts that users have, and what is refused."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from east import models, tasks
+from east.config import SYSTEM_PROMPT, Task
+
+DATA = Path(__file__).parent.parent.parent / "shared" / "data"
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_gsm8k_original_jsonl(tmp_path):
+    source = write(tmp_path / "t.jsonl", [{"question": "2+3?", "answer": "2+3=<<2+3=5>>5\n#### 5"}])
+    found, dropped = tasks.questions(Task(name="gsm8k", train=source), "train")
+    assert [(q["id"], q["question"], q["gold"]) for q in found] == [("gsm8k/train/0", "2+3?", "5")]
+    assert dropped == {}
+
+
+def test_math_gold_is_the_last_box_and_an_empty_one_is_counted(tmp_path):
+    rows = [
+        {"problem": "x?", "level": "Level 1", "type": "Algebra", "solution": r"So \boxed{1} or \boxed{\frac{1}{2}}."},
+        {"problem": "y?", "level": "Level 2", "type": "Algebra", "solution": r"\boxed{}"},
+    ]
+    found, dropped = tasks.questions(Task(name="math", test=write(tmp_path / "t.jsonl", rows)), "test")
+    assert [(q["gold"], q["meta"]) for q in found] == [(r"\frac{1}{2}", {"level": "Level 1", "type": "Algebra"})]
+    assert dropped == {"empty gold answer": 1}
+
+
+def test_any_jsonl_with_ids_and_rows(tmp_path):
+    rows = [{"id": f"n{i}", "question": f"{i}?", "answer": i} for i in range(5)]
+    task = Task(name="jsonl", train=write(tmp_path / "t.jsonl", rows), train_rows=(1, 3))
+    assert [(q["id"], q["gold"]) for q in tasks.questions(task, "train")[0]] == [("n1", "1"), ("n2", "2")]
+    assert [q["id"] for q in tasks.questions(task, "train", rows=(4, 5))[0]] == ["n4"]
+
+
+@pytest.mark.parametrize(("name", "subset"), [("gsm8k", "main"), ("math", "algebra")])
+def test_hub_layout_through_datasets(tmp_path, name, subset, monkeypatch):
+    """A folder laid out as the hub's repository is read by the library as the hub's is."""
+    monkeypatch.setattr(tasks, "MATH_SUBJECTS", ["algebra"])
+    row = {"question": "2+3?", "answer": "#### 5"} if name == "gsm8k" else {"problem": "2+3?", "solution": r"\boxed{5}"}
+    (tmp_path / subset).mkdir()
+    write(tmp_path / subset / "train.jsonl", [row] * 2)
+    files = f"configs:\n- config_name: {subset}\n  data_files:\n  - split: train\n    path: {subset}/train.jsonl\n"
+    (tmp_path / "README.md").write_text(f"---\n{files}---\n")
+    monkeypatch.setitem(tasks.HUB, name, str(tmp_path))
+    raw = tasks._from_hub(name, str(tmp_path), "train")
+    assert raw == [row, row]
+
+
+def test_hub_name_that_cannot_be_fetched_is_one_line(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ValueError, match="cannot load 'no-such/set' from the hub") as error:
+        tasks.questions(Task(name="jsonl", train="no-such/set"), "train")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("rows", "change", "message"),
+    [
+        ([{"q": 1}], {}, r"row 0: found fields \['q'\], expected question"),
+        ([{"question": "a", "answer": "1"}], {"train_rows": (0, 5)}, "rows 0:5 .* found 1 rows"),
+        ([{"id": 1, "question": "a", "answer": "1"}] * 2, {}, "the id '1' stands in 2 rows"),
+        ([{"question": "a", "answer": ""}], {}, "no question with a gold answer"),
+    ],
+)
+def test_refusals(tmp_path, rows, change, message):
+    with pytest.raises(ValueError, match=message):
+        tasks.questions(Task(name="jsonl", train=write(tmp_path / "t.jsonl", rows), **change), "train")
+
+
+def test_missing_source_is_named():
+    with pytest.raises(ValueError, match="task.train is missing"):
+        tasks.questions(Task(name="jsonl"), "train")
+    with pytest.raises(ValueError, match="cannot read .*check the path"):
+        tasks.questions(Task(name="jsonl", train="nowhere.jsonl"), "train")
+
+
+def test_prompt_is_the_chat_template_with_the_papers_system_prompt_and_one_bos(tiny_model):
+    tokenizer = models.load_tokenizer(tiny_model)
+    text, ids = tasks.render(tokenizer, "2+3?", Task())
+    assert text.index(SYSTEM_PROMPT) < text.index("2+3?") and text.endswith("<|assistant|>")
+    assert ids.count(tokenizer.bos_token_id) == 1 and ids[0] == tokenizer.bos_token_id
+    assert tokenizer.decode(ids) == text
+    assert SYSTEM_PROMPT not in tasks.render(tokenizer, "2+3?", Task(system_prompt=None))[0]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{{ date_string if date_string is defined else strftime_now('%d %b %Y') }}",
+        "{{ strftime_now('%d %b %Y') }}",
+    ],
+    ids=["Llama 3.1 and 3.2", "today, unasked"],
+)
+def test_template_that_prints_a_date_gets_the_frozen_one(tiny_model, line):
+    tokenizer = models.load_tokenizer(tiny_model)
+    tokenizer.chat_template = line + tokenizer.chat_template
+    assert tasks.render(tokenizer, "2+3?", Task())[0].startswith("26 Jul 2024")
+    assert tasks.render(tokenizer, "2+3?", Task(date="1 Jan 2000"))[0].startswith("1 Jan 2000")
+
+
+def test_template_that_takes_no_system_message_says_what_to_set(tiny_model):
+    tokenizer = models.load_tokenizer(tiny_model)
+    tokenizer.chat_template = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}x"
+    with pytest.raises(ValueError, match="refuses the prompt .no system.*task.system_prompt=null"):
+        tasks.render(tokenizer, "2+3?", Task())
+
+
+def test_two_bos_are_refused(tiny_model):
+    tokenizer = models.load_tokenizer(tiny_model)
+    tokenizer.chat_template = "{{ bos_token }}" + tokenizer.chat_template
+    with pytest.raises(ValueError, match="two BOS"):
+        tasks.render(tokenizer, "2+3?", Task())
+
+
+def test_tokenizer_without_template_takes_task_prompt_and_latex_braces(tiny_model):
+    tokenizer = models.load_tokenizer(tiny_model)
+    tokenizer.chat_template = None
+    with pytest.raises(ValueError, match="no chat template; give task.prompt"):
+        tasks.render(tokenizer, "2+3?", Task())
+    text, ids = tasks.render(tokenizer, r"\frac{1}{2}?", Task(prompt="{system} Q: {question}\nA:"))
+    assert text == SYSTEM_PROMPT + " Q: \\frac{1}{2}?\nA:"
+    assert ids.count(tokenizer.bos_token_id) == 1
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="needs the shared data folder beside the checkout")
+@pytest.mark.parametrize(
+    ("name", "file", "count", "empty"), [("gsm8k", "gsm8k_train", 7473, 0), ("math", "math_train", 7500, 2)]
+)
+def test_real_files(name, file, count, empty):
+    """GSM8K train and MATH train as published; two MATH solutions hold an empty box."""
+    found, dropped = tasks.questions(Task(name=name, train=str(DATA / f"{file}.jsonl.gz")), "train")
+    assert (len(found), dropped) == (count - empty, {"empty gold answer": empty} if empty else {})
+    if name == "gsm8k":
+        assert all(re.fullmatch(r"-?[\d,.]+", q["gold"]) for q in found)

@@ -1,0 +1,352 @@
+"""Training on the real engines: ZeRO stages, losses, LoRA, split invariance, exports, refusals."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import train
+from east import artifacts, config, metrics, models
+from tests.conftest import ROOT, command, environment, losses, prepare, run_file, settings, write_responses
+
+LOSSES = ("sft", "dpo", "kto")
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory, tiny_model) -> Path:
+    """A run folder with dataset, weights and reference for every loss."""
+    tmp = tmp_path_factory.mktemp("train")
+    for loss in LOSSES:
+        prepare(tmp, tiny_model, loss={"name": loss})
+    return tmp
+
+
+@pytest.fixture(scope="module")
+def matrix(prepared, tiny_model) -> dict[str, dict]:
+    """Every loss x full or LoRA x ZeRO 0 to 3 on two processes, and ZeRO 0 on one: name to metrics."""
+    runs = {}
+    for loss in LOSSES:
+        for lora in (None, {"r": 4, "alpha": 4}):
+            for stage in range(4):
+                name = f"{loss}-{'lora' if lora else 'full'}-zero{stage}"
+                runs[name] = settings(
+                    prepared, tiny_model, name=name, loss={"name": loss},
+                    model={"path": str(tiny_model), "lora": lora},
+                    train={"deepspeed": str(ROOT / f"ds_configs/zero{stage}.json"), "max_steps": 4},
+                )  # fmt: skip
+    path = prepared / "matrix.json"
+    path.write_text(json.dumps(list(runs.values())))
+    port = str(20_000 + os.getpid() % 20_000)
+    done = command(
+        "deepspeed", "--num_accelerators", 2, "--master_port", port, ROOT / "tests" / "train_many.py", path,
+        timeout=580,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return {name: metrics.read(config.parse(values).folder_of("train")) for name, values in runs.items()}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("kind", ["full", "lora"])
+def test_loss_curves_are_equal_over_zero_stages_and_ranks(matrix, prepared, tiny_model, loss, kind):
+    lora = None if kind == "full" else {"r": 4, "alpha": 4}
+    alone = config.parse(
+        settings(prepared, tiny_model, name=f"{loss}-{kind}-alone", loss={"name": loss},
+                 model={"path": str(tiny_model), "lora": lora}, train={"micro_batch": 3, "max_steps": 4})
+    )  # fmt: skip
+    train.train(alone)
+    expected = losses(alone)
+    assert len(expected) == 4 and expected[3] != expected[0]
+    for stage in range(4):
+        found = [row["loss"] for row in matrix[f"{loss}-{kind}-zero{stage}"]]
+        assert found == pytest.approx(expected, rel=1e-5), f"ZeRO {stage}"
+        norms = [row["grad_norm"] for row in matrix[f"{loss}-{kind}-zero{stage}"]]
+        assert norms == pytest.approx([r["grad_norm"] for r in metrics.read(alone.folder_of("train"))], rel=1e-4)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_step_0_invariants(matrix, prepared, tiny_model, loss):
+    """Policy = reference: DPO ln 2 mean(w), rewards 0; KTO 0.5 mean(w lambda), z0 0."""
+    first = matrix[f"{loss}-full-zero0"][0]
+    found = config.parse(settings(prepared, tiny_model, loss={"name": loss}))
+    weights = np.load(found.folder_of("weights") / "weights.npy")
+    from east import batches
+
+    _, rows = batches.step_rows(np.flatnonzero(np.load(found.folder_of("weights") / "kept.npy")), 0, 8, 0)
+    if loss == "dpo":
+        assert first["loss"] == pytest.approx(math.log(2) * weights[rows].mean(), rel=1e-5)
+        assert abs(first["reward_chosen"]) < 1e-5 and abs(first["reward_rejected"]) < 1e-5
+    elif loss == "kto":
+        assert first["loss"] == pytest.approx(0.5 * weights[rows].mean(), rel=1e-5)
+        assert first["z0"] == pytest.approx(0, abs=1e-4)
+    else:
+        assert first["loss"] > 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "sft", "normalization": "sum"},
+        {"name": "sft", "normalization": "token"},
+        {"name": "sft", "local_weight": "lw_p"},
+        {"name": "sft", "local_weight": "lw_w"},
+        {"name": "dpo", "local_weight": "lw_p"},
+        {"name": "dpo", "local_weight": "lw_w"},
+        {"name": "kto"},
+    ],
+    ids=lambda c: "-".join(c.values()),
+)
+def test_micro_batches_do_not_change_the_curve(prepared, tiny_model, change):
+    curves = []
+    for split in ({"micro_batch": 8}, {"micro_batch": 3}, {"micro_batch": 1}, {"micro_tokens": 150}):
+        name = "-".join([*change.values(), *split, *map(str, split.values())])
+        found = config.parse(settings(prepared, tiny_model, name=name, loss=change, train={**split, "max_steps": 4}))
+        train.train(found)
+        curves.append(losses(found))
+    for curve in curves[1:]:
+        assert curve == pytest.approx(curves[0], rel=1e-5)
+
+
+def test_release_weighting_depends_on_the_micro_batch_as_the_release_does(prepared, tiny_model):
+    """Weights averaged over the micro-batch: with one example each it is w_i L_i again."""
+    curves = {}
+    for name, change in {"example": {}, "microbatch": {"normalization": "microbatch"}}.items():
+        for micro in (1, 8):
+            values = settings(
+                prepared, tiny_model, name=f"{name}{micro}", loss={"name": "sft", **change},
+                train={"micro_batch": micro, "max_steps": 2},
+            )  # fmt: skip
+            train.train(config.parse(values))
+            curves[name, micro] = losses(config.parse(values))
+    assert curves["microbatch", 1] == pytest.approx(curves["example", 1], rel=1e-5)
+    assert abs(curves["microbatch", 8][0] - curves["example", 8][0]) > 1e-3
+
+
+def test_exported_folder_loads_and_merged_lora_equals_the_adapter(matrix, prepared, tiny_model):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    final = config.parse(settings(prepared, tiny_model, name="sft-lora-zero3")).folder_of("train") / "final"
+    merged = AutoModelForCausalLM.from_pretrained(final)
+    base = AutoModelForCausalLM.from_pretrained(tiny_model)
+    ids = torch.tensor([[1, 20, 21, 22, 23]])
+    assert (merged(ids).logits - base(ids).logits).abs().max() > 1e-4, "training changed nothing"
+    adapted = PeftModel.from_pretrained(base, final / "adapter")
+    assert torch.allclose(merged(ids).logits, adapted(ids).logits, atol=1e-5)
+    tokenizer = AutoTokenizer.from_pretrained(final)
+    assert tokenizer.chat_template and len(tokenizer) == len(AutoTokenizer.from_pretrained(tiny_model))
+    assert models.tokenizer_digest(tokenizer) == models.tokenizer_digest(models.load_tokenizer(tiny_model))
+
+
+@pytest.mark.parametrize("stage", range(4))
+def test_exported_weights_are_the_same_over_zero_stages(matrix, prepared, tiny_model, stage):
+    """To a thousandth of what training moved: Adam magnifies the last bit of gradients near zero."""
+    from safetensors.torch import load_file
+
+    def weights(name: str) -> dict[str, torch.Tensor]:
+        folder = config.parse(settings(prepared, tiny_model, name=name)).folder_of("train") / "final"
+        return load_file(folder / "model.safetensors")
+
+    expected, found = weights("dpo-full-zero0"), weights(f"dpo-full-zero{stage}")
+    start = load_file(tiny_model / "model.safetensors")
+    assert expected.keys() == found.keys()
+    moved = sum(float((expected[k] - start[k]).square().sum()) for k in expected)
+    apart = sum(float((expected[k] - found[k]).square().sum()) for k in expected)
+    assert moved > 0 and apart < 1e-6 * moved
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_offload_and_checkpointing_and_bf16(prepared, tiny_model, dtype):
+    """CPU offload and gradient checkpointing change how, not what: the curve is that of the plain run."""
+    curves = []
+    for name, change in {
+        "plain": {"deepspeed": str(ROOT / "ds_configs/zero1.json")},
+        "offload": {"deepspeed": str(ROOT / "ds_configs/zero2_offload.json")},
+        "offload3": {"deepspeed": str(ROOT / "ds_configs/zero3_offload.json")},
+        "recompute": {"deepspeed": str(ROOT / "ds_configs/zero1.json"), "gradient_checkpointing": True},
+        "compiled": {"deepspeed": str(ROOT / "ds_configs/zero2.json"), "compile": True},
+    }.items():
+        values = settings(
+            prepared, tiny_model, name=f"{name}-{dtype}", loss={"name": "sft"},
+            train={**change, "dtype": dtype, "max_steps": 3},
+        )  # fmt: skip
+        train.train(config.parse(values))
+        curves.append(losses(config.parse(values)))
+    tolerance = 1e-5 if dtype == "float32" else 2e-2
+    for curve in curves[1:]:
+        assert curve == pytest.approx(curves[0], rel=tolerance)
+
+
+def test_sigterm_saves_first(prepared, tiny_model):
+    found = config.parse(
+        settings(prepared, tiny_model, name="terminated", train={"epochs": 50, "checkpoint_every": 1000})
+    )
+    process = subprocess.Popen(
+        [sys.executable, "train.py", "--config", str(run_file(prepared, found))],
+        cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    while len(metrics.read(found.folder_of("train"))) < 2 and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 143
+    saved = (found.folder_of("train") / "checkpoint" / "latest").read_text()
+    assert saved == f"step_{len(metrics.read(found.folder_of('train')))}"
+
+
+def test_a_run_with_other_settings_does_not_continue_this_one(prepared, tiny_model):
+    values = settings(prepared, tiny_model, name="claimed", train={"max_steps": 2})
+    train.train(config.parse(values))
+    values["train"]["lr"] = 5e-4
+    with pytest.raises(ValueError, match=r"made from something else: train: .*rm -r"):
+        train.train(config.parse(values))
+
+
+def test_changed_base_model_under_a_cached_reference_stops(tmp_path, tiny_model):
+    from safetensors.torch import load_file, save_file
+
+    copy = tmp_path / "model"
+    subprocess.run(["cp", "-r", str(tiny_model), str(copy)], check=True)
+    found = prepare(tmp_path, copy, loss={"name": "dpo"})
+    tensors = load_file(copy / "model.safetensors")
+    name = next(iter(tensors))
+    save_file({**tensors, name: tensors[name] + 0.01}, copy / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="is not the reference of this run: model: found"):
+        train.train(found)
+
+
+def test_tokenizer_that_differs_from_the_index_stops(tmp_path, tiny_model):
+    from east import arithmetic, tiny
+
+    found = prepare(tmp_path, tiny_model)
+    other = tmp_path / "other"
+    texts = [r["question"] for r in arithmetic.problems("hard", "train", 50, 1)]
+    tiny.make_tiny_model(other, texts, hidden_size=32, layers=2, seed=0)
+    changed = found.model_copy(update={"model": found.model.model_copy(update={"path": str(other)})})
+    with pytest.raises(ValueError, match="was tokenised with tokenizer .* but"):
+        train.train(changed)
+
+
+def test_a_lock_that_a_killed_process_left_is_not_waited_for(prepared, tiny_model, tmp_path, monkeypatch):
+    """PyTorch loads extensions under a lock file: a start killed meanwhile hung every later one."""
+    (tmp_path / "deepspeed_shm_comm").mkdir()
+    (tmp_path / "deepspeed_shm_comm" / "lock").touch()
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    found = config.parse(settings(prepared, tiny_model, name="locked", train={"max_steps": 1}))
+    assert command("python", "train.py", "--config", run_file(prepared, found), timeout=120).returncode == 0
+
+
+def broken(monkeypatch, spoil):
+    """Calls `spoil` on a parameter of the policy that train.py builds."""
+
+    def build(*arguments):
+        model = built(*arguments)
+        spoil(next(model.module.parameters()))
+        return model
+
+    built = train.build
+    monkeypatch.setattr(train, "build", build)
+
+
+def test_non_finite_loss_stops_before_the_update_and_names_the_examples(prepared, tiny_model, monkeypatch):
+    broken(monkeypatch, lambda parameter: parameter.data.fill_(float("inf")))
+    found = config.parse(settings(prepared, tiny_model, name="diverged"))
+    with pytest.raises(ValueError, match=r"step 0: the loss is (nan|inf); no update was made.*: \['arith"):
+        train.train(found)
+    assert not (found.folder_of("train") / "checkpoint").exists()
+
+
+def test_a_run_that_diverges_ends(prepared, tiny_model):
+    found = config.parse(settings(prepared, tiny_model, name="far", train={"lr": 1e30, "warmup_ratio": 0.0}))
+    with pytest.raises(ValueError, match=r"step \d+: the (loss|gradient norm) is (nan|inf)"):
+        train.train(found)
+
+
+def test_a_gradient_that_is_not_finite_is_not_saved(prepared, tiny_model, monkeypatch):
+    """A finite loss whose backward overflows: clipping would turn every weight into nan."""
+    broken(monkeypatch, lambda parameter: parameter.register_hook(lambda gradient: gradient * float("nan")))
+    found = config.parse(settings(prepared, tiny_model, name="overflow", train={"checkpoint_every": 1}))
+    with pytest.raises(ValueError, match=r"step 0: the gradient norm is nan; nothing was saved.*: \['arith"):
+        train.train(found)
+    assert not (found.folder_of("train") / "checkpoint").exists()
+
+
+def test_the_public_command_under_the_launcher(matrix, prepared, tiny_model):
+    """`deepspeed train.py --config X`, as the README has it, is what the matrix ran."""
+    values = settings(
+        prepared, tiny_model, name="launched", loss={"name": "dpo"},
+        train={"deepspeed": str(ROOT / "ds_configs/zero2.json"), "max_steps": 4},
+    )  # fmt: skip
+    found = config.parse(values)
+    port = str(20_000 + (os.getpid() + 1) % 20_000)
+    launcher = ["deepspeed", "--num_accelerators", 2, "--master_port", port]
+    done = command(*launcher, "train.py", "--config", run_file(prepared, found))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert losses(found) == [row["loss"] for row in matrix["dpo-full-zero2"]]
+
+
+def test_one_line_errors():
+    done = command("python", "train.py", "--config", "configs/none.yaml")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.strip().splitlines()[-1].startswith("error: configs/none.yaml: cannot read the run file")
+    assert "Traceback" not in done.stderr
+
+
+def test_read_only_output_is_a_clear_error_and_leaves_earlier_files(prepared, tiny_model, tmp_path):
+    """A file where the folder should be: even root cannot write there."""
+    write_responses(tmp_path / "responses.jsonl")
+    found = prepare(tmp_path, tiny_model)
+    before = artifacts.file_digest(found.folder_of("dataset") / "tokens.bin")
+    (found.folder / "train").write_text("in the way")
+    with pytest.raises(ValueError, match="cannot write .*what was complete before is intact"):
+        train.train(found)
+    assert artifacts.file_digest(found.folder_of("dataset") / "tokens.bin") == before
+
+
+def test_a_dataset_of_another_loss_or_rule_is_not_trained(tmp_path, tiny_model):
+    """An SFT dataset has no rejected responses (-1): trained as DPO it would pair with the last sequence."""
+    prepare(tmp_path, tiny_model, examples={"name": "mine"})
+    for change, message in (
+        ({"loss": {"name": "dpo"}, "examples": {"name": "mine"}}, 'loss: found "sft", expected "dpo"'),
+        ({"examples": {"name": "mine", "per_question": 2}}, "holds other examples: rules"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train.train(config.parse(settings(tmp_path, tiny_model, **change)))
+
+
+def test_a_checkpoint_later_than_max_steps_is_not_exported(prepared, tiny_model):
+    values = settings(prepared, tiny_model, name="shortened", train={"max_steps": 3})
+    train.train(config.parse(values))
+    values["train"]["max_steps"] = 2
+    subprocess.run(["rm", "-r", str(config.parse(values).folder_of("train") / "final")], check=True)
+    with pytest.raises(ValueError, match="stands after step 3, train.max_steps is 2"):
+        train.train(config.parse(values))
+
+
+def test_micro_batch_is_part_of_the_run_where_it_decides_the_result(prepared, tiny_model):
+    values = settings(
+        prepared, tiny_model, name="release", loss={"name": "sft", "normalization": "microbatch"},
+        train={"micro_batch": 4, "max_steps": 1},
+    )  # fmt: skip
+    train.train(config.parse(values))
+    values["train"]["micro_batch"] = 2
+    with pytest.raises(ValueError, match="micro_batch: found 4, expected 2"):
+        train.train(config.parse(values))
+
+
+def test_folder_without_weights_is_one_clear_line(tmp_path, tiny_model):
+    subprocess.run(["cp", "-r", str(tiny_model), str(tmp_path / "model")], check=True)
+    (tmp_path / "model" / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match="cannot load the weights"):
+        models.load_policy(tmp_path / "model", dtype="float32", attention="packed")
+
+
+@pytest.mark.parametrize("name", ["packed", "packed_fa2"])
+def test_every_attention_name_loads(tiny_model, name):
+    assert models.load_policy(tiny_model, dtype="float32", attention=name).config._attn_implementation == name

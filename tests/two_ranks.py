@@ -1,0 +1,34 @@
+"""Run stages in turn on the ranks that the launcher started: two_ranks.py LIST.
+
+LIST is JSON: per step the stage, its settings, and folders to remove and to copy before it. Beside it, each rank
+writes rank_<r>.json: per step what stopped it, or null. What stops the last step ends the process.
+"""
+
+import json
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import train
+from east import config, engine, reference
+
+rank, _, _ = engine.start()
+said: list[str | None] = []
+steps = json.loads(Path(sys.argv[-1]).read_text())
+for step in steps:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as in a fresh process
+    with engine.together():
+        if rank == 0:
+            for path in step.get("remove", []):
+                shutil.rmtree(path)
+            for source, target in step.get("copy", []):
+                shutil.copytree(source, target, dirs_exist_ok=True)
+    try:
+        {"train": train.train, "reference": reference.run}[step["stage"]](config.parse(step["settings"]))
+        said.append(None)
+    except ValueError as error:
+        if step is steps[-1]:
+            raise
+        said.append(str(error))
+    Path(sys.argv[-1]).with_name(f"rank_{rank}.json").write_text(json.dumps(said))

@@ -1,0 +1,42 @@
+"""Run by test_generate.py in a process of its own: what one vLLM engine draws, a JSON file per case.
+
+Ends in an endless draw, for the parent to kill.
+"""
+
+import itertools
+import json
+import sys
+from pathlib import Path
+
+import psutil
+
+from east import vllm_engine
+from tests import drawing
+from tests.test_generate import CONTEXT, STOP
+
+
+def main(folder: Path, out: Path) -> None:
+    ends = drawing.ends(folder)
+    llm = vllm_engine.start_vllm(folder, drawing.settings(), CONTEXT)
+    (out / "pids").write_text(json.dumps([child.pid for child in psutil.Process().children(recursive=True)]))
+    vllm_engine.start_vllm = lambda *_: llm  # one engine process under several settings
+
+    def draw(name, requests, **values):
+        engine = vllm_engine.vllm_engine(folder, drawing.settings(**values), ends, CONTEXT)
+        found = drawing.by_question(engine(requests))
+        (out / f".{name}").write_text(json.dumps(found))
+        (out / f".{name}").rename(out / f"{name}.json")
+
+    draw("greedy", drawing.requests(folder, 1), temperature=0.0)
+    draw("sampled", drawing.requests(folder, 6))
+    draw("later", drawing.requests(folder, 4, first=2)[::-1], batch=8)
+    draw("stopped", drawing.requests(folder, 6), stop=STOP)
+    request = drawing.requests(folder, 6)[0]
+    endless = (request._replace(question=str(i), seed=i) for i in itertools.count())
+    with (out / "endless.jsonl").open("w", buffering=1) as file:
+        for drawn in vllm_engine.vllm_engine(folder, drawing.settings(max_tokens=100), ends, CONTEXT)(endless):
+            file.write(json.dumps(drawn) + "\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

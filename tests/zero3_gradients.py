@@ -1,0 +1,53 @@
+"""Run by test_zero3.py through the deepspeed launcher: one SGD step of lr 1 under ZeRO-3, so that the
+change of the weights is the gradient, saved by rank 0 as {case: {parameter: gradient}}."""
+
+import argparse
+
+import torch
+
+from east import engine
+from east.logprobs import CompletionLogprobs
+from east.packing import pack
+from tests.zero3_cases import CASES, COEFFICIENTS, sequences
+
+
+def step_gradient(case: str, rank: int, ranks: int) -> dict[str, torch.Tensor]:
+    model = CASES[case]()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    module = CompletionLogprobs(model, chunk_tokens=16, with_collision=True)
+    trained = [p for p in module.parameters() if p.requires_grad]
+    zero = {"stage": 3, "stage3_param_persistence_threshold": 0, "stage3_max_live_parameters": 0}
+    wrapped = engine.initialize(
+        module,
+        torch.optim.SGD(trained, lr=1.0),
+        zero=zero,
+        bf16=False,
+        max_grad_norm=1e9,
+        micro_batch=2,
+        micro_steps=2,
+    )
+    prompts, completions = sequences()
+    for first in (rank, rank + ranks):  # two micro-batches a rank, of two sequences each
+        mine = slice(2 * first, 2 * first + 2)
+        out = wrapped(pack(prompts[mine], completions[mine]))
+        loss = (COEFFICIENTS[mine] * out.sums).sum() * ranks
+        wrapped.backward(loss, scale_wrt_gas=False)
+    wrapped.step()
+    after = engine.gather(wrapped, rank)
+    return {name: before[name] - after["model." + name] for name in before} if rank == 0 else {}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--local_rank", type=int)
+    out = parser.parse_args().out
+    rank, ranks, _ = engine.start()
+    torch.set_num_threads(1)
+    found = {case: step_gradient(case, rank, ranks) for case in CASES}
+    if rank == 0:
+        torch.save(found, out)
+
+
+if __name__ == "__main__":
+    main()

@@ -65,8 +65,8 @@ def excerpts(tmp_path_factory, tiny_model):
     found = {}
     for name, loss in LOSSES.items():
         tmp = tmp_path_factory.mktemp(name)
-        values = settings(tmp, tiny_model, loss={**loss, "beta": 0.5}, train={"batch_size": 16, "epochs": 4, "lr": 2e-4})
-        whole = config.parse(values)
+        steps = {"batch_size": 16, "epochs": 4, "lr": 2e-4}
+        whole = config.parse(settings(tmp, tiny_model, loss={**loss, "beta": 0.5}, train=steps))
         write_run(whole, tiny_model)
         ours = split_invariance.excerpt(whole, tmp / "excerpt")
         if ours.loss.name != "sft":

@@ -56,10 +56,10 @@ def read(folder: Path, kind: str, make: str) -> Manifest:
         state = "is incomplete" if folder.exists() else "does not exist"
         raise ValueError(f"{folder} ({kind}) {state}; make it with `{make}`")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        found = values.pop("format")
-        values = {f.name: values[f.name] for f in dataclasses.fields(Manifest)}
-    except (json.JSONDecodeError, KeyError, UnicodeDecodeError):
+        written = json.loads(path.read_text(encoding="utf-8"))
+        found = written["format"]
+        values = {f.name: written[f.name] for f in dataclasses.fields(Manifest)}
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):
         raise ValueError(f"{path}: not a manifest; delete {folder} and run `{make}`") from None
     manifest = Manifest(**values)
     if (manifest.kind, found) != (kind, FORMAT):
@@ -102,7 +102,8 @@ def reusable(folder: Path, kind: str, config: dict[str, Any], inputs: dict[str, 
 
 
 def difference(found: dict[str, Any], expected: dict[str, Any]) -> str:
-    """The keys in which two dicts differ, in words."""
+    """The keys in which two nested dicts differ, dotted, in words."""
+    found, expected = _flat(found), _flat(expected)
     keys = [k for k in {**found, **expected} if found.get(k) != expected.get(k)]
     shown = [f"{k}: found {_short(found.get(k))}, expected {_short(expected.get(k))}" for k in keys[:3]]
     return "; ".join(shown) + (f" (and {len(keys) - 3} more)" if len(keys) > 3 else "")
@@ -251,6 +252,13 @@ def model_digest(folder: Path) -> str:
 
 def _plain(config: dict[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(config))  # tuples become lists, as they come back from disk
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found
 
 
 def _short(value: Any) -> str:

@@ -9,7 +9,19 @@ import torch
 import transformers
 from tqdm import tqdm
 
-from east import artifacts, batches, columns, examples, indexed_dataset, models, samples, stages, tasks
+from east import (
+    artifacts,
+    batches,
+    columns,
+    examples,
+    generate,
+    indexed_dataset,
+    models,
+    request,
+    samples,
+    stages,
+    tasks,
+)  # fmt: skip
 from east.config import Config, zero_of
 
 SHOWN = 2
@@ -20,24 +32,59 @@ def run(config: Config) -> None:
     start = models.resolve(*config.starting_model)
     tokenizer = models.load_tokenizer(start)
     questions, dropped = tasks.questions(config.task, "train")
-    tests, _ = tasks.questions(config.task, config.eval.split, config.eval.rows)
-    both = {q["question"] for q in questions} & {q["question"] for q in tests}
-    print(f"questions: {len(questions)} train (left out: {dropped or 'none'}), {len(tests)} {config.eval.split}")
-    if both:
-        print(f"    WARNING: {len(both)} questions stand in both")
+    print(f"questions: {len(questions)} train (left out: {dropped or 'none'})")
+    evaluation(config, {q["question"] for q in questions})
     text, ids = tasks.render(tokenizer, questions[0]["question"], config.task)
     print(f"prompt ({len(ids)} tokens, {ids.count(tokenizer.bos_token_id)} BOS):\n    " + text.replace("\n", "\n    "))
     zero = zero_of(config.train)
     print(f"model: {start}, ZeRO stage {zero.get('stage', 0)}\n{memory(config, start, zero)}")
+    sampling(config, start)
     if not (config.folder_of("dataset") / artifacts.MANIFEST).exists():
-        print("dataset: not there yet; sample, grade, index and weigh, then check again")
-        return
+        return before_index(config, start)
     dataset = columns.dataset(config, start, tokenizer, verify=True)
     audit(dataset, tokenizer, start)
     audit_source(dataset, tokenizer, start, config)
     for row in range(min(SHOWN, len(dataset))):
         show(dataset, tokenizer, row)
     audit_columns(dataset, start, config)
+
+
+def evaluation(config: Config, trained: set[str]) -> None:
+    """Count the questions that `evaluate` would ask, and those that are trained on, too."""
+    if config.task.name == "jsonl" and config.eval.split == "test" and config.task.test is None:
+        return print("evaluation: task.test is not set, `evaluate` will ask for it")
+    tests, dropped = tasks.questions(config.task, config.eval.split, config.eval.rows)
+    print(f"evaluation: {len(tests)} {config.eval.split} questions (left out: {dropped or 'none'})")
+    if both := len(trained & {q["question"] for q in tests}):
+        print(f"    WARNING: {both} of them are trained on")
+
+
+def sampling(config: Config, start: Path) -> None:
+    """Where responses come from. Raises ValueError where the engine or the file is not there, or nothing would fit."""
+    s = config.sampling
+    if s.responses:
+        if not (Path(s.responses).is_file() or (config.folder_of("samples") / artifacts.MANIFEST).exists()):
+            raise ValueError(f"sampling.responses: found no file {s.responses}; give a .jsonl or .jsonl.gz")
+        return print(f"responses: {s.responses}")
+    limit = request.context_limit(start, s)
+    print(f"responses: {s.n} a question by {generate.resolve(s.engine)}, {s.max_tokens} tokens at most, prompt and "
+          f"response {limit}")  # fmt: skip
+
+
+def before_index(config: Config, start: Path) -> None:
+    """Hold samples/ and graded/ to the run, as `index` will, and name the first stage that is missing."""
+    rules = stages.grade_settings(config, stages.drawn_count(config))
+    for kind, stage in (("samples", samples.MAKE), ("graded", columns.MAKE.format("grade"))):
+        folder = config.folder_of(kind)
+        if not (folder / artifacts.MANIFEST).exists():
+            return print(f"{kind}: not there yet; make it with `{stage}`, then check again")
+        if kind == "samples":
+            made = stages.sampled(config, artifacts.model_digest(start))
+        else:
+            artifacts.reusable(folder, stages.GRADED, rules, {"samples": made.fingerprint}, stage)
+            made = artifacts.read(folder, stages.GRADED, stage)
+        stages.report(kind, folder, {k: v for k, v in made.summary.items() if not isinstance(v, list)})
+    print(f"dataset: not there yet; make it with `{columns.MAKE.format('index')}`, then check again")
 
 
 def audit(dataset: indexed_dataset.IndexedDataset, tokenizer: Any, start: Path) -> None:
@@ -118,7 +165,7 @@ def show(dataset: indexed_dataset.IndexedDataset, tokenizer: Any, row: int) -> N
 
 
 def memory(config: Config, start: Path, zero: dict[str, Any]) -> str:
-    """A floor of the memory per rank, in GiB: weights, gradients, optimizer state; activations come on top."""
+    """A floor of the memory per rank, in MiB: weights, gradients, optimizer state; activations come on top."""
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.from_pretrained(start))
         whole = sum(p.numel() for p in model.parameters())
@@ -130,5 +177,9 @@ def memory(config: Config, start: Path, zero: dict[str, Any]) -> str:
     state = trained * (12 if half else 8)  # two AdamW moments, and a master copy under bf16, fp32
     parts = {"weights": whole * (2 if half else 4), "gradients": trained * 4, "optimizer": state}
     shared = {"weights": stage >= 3, "gradients": stage >= 2, "optimizer": stage >= 1}
-    rows = [f"{name} {size / 2**20:,.0f}{' / ranks' if shared[name] else ''}" for name, size in parts.items()]
+    off = {"weights": zero.get("offload_param"), "optimizer": zero.get("offload_optimizer")}
+    rows = [
+        f"{name} {size / 2**20:,.0f}{' / ranks' if shared[name] else ''}{' on the CPU' if off.get(name) else ''}"
+        for name, size in parts.items()
+    ]
     return f"memory per rank (MiB, {trained:,} of {whole:,} parameters trained): {', '.join(rows)}; activations on top"

@@ -7,7 +7,7 @@ may itself name a base), the file, the overrides. Unknown keys are refused with 
 import difflib
 import json
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 BASE = "base"  # the starting model's name among results
 NAME = r"^\w[\w.+-]*$"  # of a folder, not a path
 Checked = TypeVar("Checked", bound=BaseModel)
+Beta = Annotated[float, Field(ge=0, lt=1)]
 SYSTEM_PROMPT = r"Please reason step by step, and put your final answer within \boxed{}."
 
 
@@ -88,6 +89,18 @@ class Sampling(Section):
         None, description="bring your own: JSONL of question, response; nothing is sampled"
     )
 
+    @property
+    def plan(self) -> dict[str, Any]:
+        """What decides a response beside engine, model and question; the other settings decide how fast it comes."""
+        names = {"temperature", "top_p", "max_tokens", "stop", "seed", "dtype", "max_model_len"}
+        return self.model_dump(mode="json", include=names)
+
+    @model_validator(mode="after")
+    def _check(self) -> "Sampling":
+        if self.temperature == 0 and self.n > 1 and self.responses is None:
+            raise ValueError(f"n={self.n} at temperature 0 gives equal responses; set n=1 or a temperature")
+        return self
+
 
 class Grading(Section):
     """Text to verdict; the same settings, explained at length, as east/grading/options.py."""
@@ -110,6 +123,11 @@ class Grading(Section):
     math_verify_sample: int = Field(200, ge=0, description="answers shown to Math-Verify for the report")
     disagreements: int = Field(50, ge=0, description="of its disagreements listed")
     seed: int = Field(0, ge=0, description="of that sample")
+
+    @property
+    def rules(self) -> dict[str, Any]:
+        """What decides verdicts and clusters; the other settings are speed and report."""
+        return self.model_dump(mode="json", exclude={"workers", "math_verify_sample", "disagreements", "seed"})
 
 
 class Weighting(Section):
@@ -204,7 +222,7 @@ class Train(Section):
     warmup_ratio: float = Field(0.1, ge=0, lt=1, description="share of steps")
     schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="after warm-up")
     weight_decay: float = Field(0.0, ge=0, description="AdamW")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW")
+    betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="AdamW")
     eps: float = Field(1e-8, gt=0, description="AdamW")
     max_grad_norm: float = Field(1.0, gt=0, description="clipping")
     dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="of the weights")
@@ -280,9 +298,19 @@ class Config(Section):
 
     @property
     def dataset_settings(self) -> dict[str, Any]:
-        """What decides the examples of a dataset beside its inputs: the loss and the rules."""
+        """What decides a dataset beside model and files: prompts, sampling, grading, the loss and the rules.
+
+        Every later stage holds the dataset to it, so that a run file never states what is not so.
+        """
         unused = {"name"} if self.loss.name == "kto" else {"name", "kl_plans"}
-        return {"loss": self.loss.name, "rules": self.examples.model_dump(mode="json", exclude=unused)}
+        drawn = {**self.sampling.plan, **self.sampling.model_dump(mode="json", include={"n", "adaptive"})}
+        return {
+            "task": self.task.model_dump(mode="json", exclude={"train", "test", "test_rows"}),
+            "sampling": {"imported": True} if self.sampling.responses else drawn,
+            "grading": self.grading.rules,
+            "loss": self.loss.name,
+            "rules": self.examples.model_dump(mode="json", exclude=unused),
+        }
 
     def folder_of(self, kind: str) -> Path:
         """Where an artefact of this run stands. Columns stand under the dataset's name, models under `label`."""
@@ -347,6 +375,8 @@ def read_zero(path: str) -> dict[str, Any]:
             f"{path}: found {keys}, expected zero_optimization only; batch size, precision, clipping "
             "and accumulation belong to the run file's train section"
         )
+    if (stage := values["zero_optimization"].get("stage", 0)) not in (0, 1, 2, 3):
+        raise ValueError(f"{path}: found zero_optimization.stage {stage!r}, expected 0, 1, 2 or 3; see ds_configs/")
     return values["zero_optimization"]
 
 
@@ -367,9 +397,11 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in seen:
         raise ValueError(f"{path}: `base:` files form a circle; remove one of the base keys")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        values = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys) or {}
     except OSError as error:
         raise ValueError(f"{path}: cannot read the run file ({error.strerror}); give --config FILE") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
@@ -380,6 +412,16 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if not isinstance(base, str):
         raise ValueError(f"{path}: found base: {base!r}, expected the name of another run file")
     return _merge(_read(path.parent / base, (*seen, path.resolve())), values)
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML in which a key that stands twice is an error: PyYAML silently takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.YAMLError(f"the key `{twice[0]}` stands twice,{node.start_mark}; remove one")
+        return super().construct_mapping(node, deep)
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

@@ -43,6 +43,7 @@ def run(config: Config, base: bool, against: str | None) -> None:
     trained = None if base else config.folder_of("train") / "final"
     if trained:
         artifacts.read(trained, "model", "python train.py --config X")
+    other = None if against is None else result_folder(config, against)
     model, tokenizer, questions, prompts, dropped = stages.ask(config, config.eval.split, config.eval.rows, trained)
     greedy = config.sampling.model_copy(
         update={
@@ -77,13 +78,22 @@ def run(config: Config, base: bool, against: str | None) -> None:
         "engine": engine_version(drawn.config["engine"]),
         "device": device(),
     }
-    if against:
-        places = [config.folder / "eval" / (against + which), Path(against), config.folder / "eval" / against]
-        other = next((place for place in places if (place / "graded").exists()), places[0])
+    if other:
         theirs, graded_by = read_verdicts(other, golds, graded.config)
         result["against"] = {"name": other.name, "graded": graded_by, **compare(verdicts, theirs)}
     artifacts.write_text(folder / "results.json", json.dumps(result, indent=1) + "\n")
     show(result, folder)
+
+
+def result_folder(config: Config, name: str) -> Path:
+    """Where a result stands: a name within the run, or a folder. Raises ValueError where there is none."""
+    within = config.folder / "eval"
+    places = [within / (name + config.eval_suffix), Path(name), within / name]
+    for place in places:
+        if (place / "graded" / artifacts.MANIFEST).exists():
+            return place
+    there = sorted(path.parent.name for path in within.glob("*/results.json"))
+    raise ValueError(f"--against: found no result {name!r}, expected a folder or one of {there}; evaluate it first")
 
 
 def accuracy(verdicts: list[bool]) -> dict[str, Any]:

@@ -242,7 +242,11 @@ class IndexedDataset:
 
     def question_ids(self) -> list[str]:
         """Question ids; `question` fields are positions in this list."""
-        return json.loads((self.folder / "questions.json").read_text())
+        path = self.folder / "questions.json"
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            raise ValueError(f"{path}: not a list of ids; delete {self.folder} and make the index again") from None
 
     def column(
         self, folder: Path, kind: str, name: str, length: int, make: str

@@ -34,8 +34,7 @@ from east.request import Drawn, Request, context_limit
 
 KIND = "samples"
 MAKE = "python sample.py --config X"
-# the settings that decide a response; the others only decide how fast it comes
-PLAN = ("temperature", "top_p", "max_tokens", "stop", "seed", "dtype", "max_model_len")
+IMPORTED = "imported"  # the engine of responses made elsewhere
 
 
 class StoppingRule(NamedTuple):
@@ -64,16 +63,10 @@ def draw(
     process, or cannot be written.
     """
     assert (rule is None) == (settings.adaptive is None)
-    if settings.temperature == 0 and settings.n > 1:
-        raise ValueError(
-            f"sampling.n={settings.n} at temperature 0 gives equal responses; set n=1 or a temperature"
-        )
     limit = context_limit(model_folder, settings)
     asked, left_out = _fitting(questions, prompts, limit)
     engine = generate.resolve(settings.engine)
-    config = {"engine": engine, **{name: getattr(settings, name) for name in PLAN}}
-    if settings.adaptive and rule:
-        config["adaptive"] = {**settings.adaptive.model_dump(), "grading": rule.settings}
+    config = {"engine": engine, **plan(settings, rule)}
     inputs = {"model": artifacts.model_digest(model_folder), "questions": artifacts.digest(asked)}
     _begin(folder, config, inputs, asked)
     if artifacts.reusable(folder, KIND, config, inputs, MAKE):
@@ -105,6 +98,31 @@ def draw(
                 summary["questions_with_responses"] = {str(n): numbers[n] for n in sorted(numbers)}
             summary["tokens_per_second"] = round((book.counts["tokens"] - before) / seconds, 1) if seconds else 0.0
             return artifacts.complete(folder, KIND, config, inputs, summary)
+
+
+def plan(settings: Sampling, rule: StoppingRule | None) -> dict[str, Any]:
+    """What decides a response beside engine, model and question."""
+    if settings.adaptive is None or rule is None:
+        return settings.plan
+    return {**settings.plan, "adaptive": {**settings.adaptive.model_dump(), "grading": rule.settings}}
+
+
+def hold(folder: Path, settings: Sampling, rule: StoppingRule | None, model: str | None = None) -> Manifest:
+    """The manifest of a samples folder that holds what the run asks for, drawn from `model` where it is given.
+
+    Which engine drew does not matter. Raises ValueError where the folder holds something else.
+    """
+    manifest = artifacts.read(folder, KIND, MAKE)
+    found = {k: v for k, v in manifest.config.items() if k != "engine" or v == IMPORTED}
+    expected = {"engine": IMPORTED} if settings.responses else plan(settings, rule)
+    if model and not settings.responses:
+        found, expected = {**found, "model": manifest.inputs.get("model")}, {**expected, "model": model}
+    if found != expected:
+        raise ValueError(
+            f"{folder} holds other responses: {artifacts.difference(found, expected)}; give the run these settings, "
+            f"or choose another `run` and sample with `{MAKE}`"
+        )
+    return manifest
 
 
 def read(folder: Path, n: int | None = None) -> Iterator[dict[str, Any]]:
@@ -159,7 +177,7 @@ def import_responses(
     finish_reason is absent). Left out and counted: unknown questions, empty responses, questions without a
     response. Raises ValueError for rows of another shape or when nothing is left.
     """
-    config = {"engine": "imported"}
+    config = {"engine": IMPORTED}
     asked, _ = _fitting(questions, prompts, None)
     if not path.is_file():
         raise ValueError(f"sampling.responses: found no file {path}; give a .jsonl or .jsonl.gz")
@@ -169,7 +187,8 @@ def import_responses(
         return artifacts.read(folder, KIND, MAKE)
     found: dict[str, list[tuple[list[int], str, str]]] = {row["id"]: [] for row in asked}
     dropped, assumed = Counter[str](), 0
-    for number, row in enumerate(artifacts.read_jsonl(path), 1):
+    rows = tqdm.tqdm(artifacts.read_jsonl(path), desc="import", unit=" responses")
+    for number, row in enumerate(rows, 1):
         identity, text, reason = _imported(row, f"{path}, row {number}")
         if identity not in found:
             dropped["unknown question"] += 1

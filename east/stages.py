@@ -19,7 +19,6 @@ from east.grading.qwen_string import qwen_string
 GRADED = "graded"
 WEIGHTS = "weights"
 MAKE = "python -m east {} --config X"
-SPEED_AND_REPORT = {"workers", "math_verify_sample", "disagreements", "seed"}  # of grading: they change no cluster
 
 
 class Asked(NamedTuple):
@@ -58,14 +57,26 @@ def stopping_rule(config: Config) -> samples.StoppingRule:
         for graded in grade.grade(rows, **config.grading.model_dump()):
             yield entropy.settled([cluster["count"] for cluster in graded["clusters"]], tolerance)
 
-    return samples.StoppingRule(config.grading.model_dump(exclude=SPEED_AND_REPORT), settled)
+    return samples.StoppingRule(config.grading.rules, settled)
 
 
 def run_grade(config: Config) -> None:
     """samples/ to graded/: questions.jsonl, a line per question (see `grade.grade`)."""
     if config.sampling.responses:
         import_responses(config)
+    sampled(config)
     grade_folder(config.folder_of("samples"), config.folder_of("graded"), config, drawn_count(config))
+
+
+def sampled(config: Config, model: str | None = None) -> artifacts.Manifest:
+    """The manifest of samples/, held to what the run says of sampling and, where given, to the model's digest."""
+    rule = stopping_rule(config) if config.sampling.adaptive else None
+    return samples.hold(config.folder_of("samples"), config.sampling, rule, model)
+
+
+def grade_settings(config: Config, n: int | None) -> dict[str, Any]:
+    """What a graded folder of the first n responses is made by."""
+    return {**config.grading.model_dump(exclude={"workers"}), "n": n}
 
 
 def drawn_count(config: Config) -> int | None:
@@ -77,8 +88,7 @@ def grade_folder(source: Path, folder: Path, config: Config, n: int | None, make
     """Grade a samples folder into `folder` (the training samples, or an evaluation's, made by `make`)."""
     make = make or MAKE.format("grade")
     made = artifacts.read(source, samples.KIND, samples.MAKE)
-    settings = {**config.grading.model_dump(exclude={"workers"}), "n": n}
-    inputs = {"samples": made.fingerprint}
+    settings, inputs = grade_settings(config, n), {"samples": made.fingerprint}
     if not artifacts.reusable(folder, GRADED, settings, inputs, make):
         count = grade.Summary(**config.grading.model_dump())
         with artifacts.writing(folder, GRADED, settings, inputs) as (scratch, summary):
@@ -100,24 +110,17 @@ def with_string_match(row: dict[str, Any]) -> dict[str, Any]:
 
 def run_index(config: Config) -> None:
     """samples/ and graded/ to dataset/: tokens, sequences, examples."""
-    source, folder = config.folder_of("samples"), config.folder_of("dataset")
-    drawn = artifacts.read(source, samples.KIND, samples.MAKE)
-    graded = artifacts.read(config.folder_of("graded"), GRADED, MAKE.format("grade"))
-    if graded.inputs["samples"] != drawn.fingerprint:
-        raise ValueError(
-            f"{config.folder_of('graded')} was made from other samples than {source} holds; delete it and run "
-            f"`{MAKE.format('grade')}`"
-        )
-    if graded.config["n"] != drawn_count(config):
-        raise ValueError(
-            f"{config.folder_of('graded')} holds n = {graded.config['n']}, the run asks for {drawn_count(config)}; "
-            f"delete it and run `{MAKE.format('grade')}`, or give sampling.n={graded.config['n']}"
-        )
+    folder, make = config.folder_of("dataset"), MAKE.format("grade")
     start = models.resolve(*config.starting_model)
+    model = artifacts.model_digest(start)
+    drawn, rules = sampled(config, model), grade_settings(config, drawn_count(config))
+    artifacts.reusable(config.folder_of("graded"), GRADED, rules, {"samples": drawn.fingerprint}, make)
+    graded = artifacts.read(config.folder_of("graded"), GRADED, make)
     tokenizer = models.load_tokenizer(start)
     vocabulary = models.vocabulary(start)
     settings = {**config.dataset_settings, "tokenizer": models.tokenizer_digest(tokenizer)}
     inputs = {"samples": drawn.fingerprint, "graded": graded.fingerprint}
+    inputs |= {"model": model} if config.sampling.responses is None else {}
     if not artifacts.reusable(folder, indexed_dataset.KIND, settings, inputs, MAKE.format("index")):
         ends = set(models.end_tokens(start, tokenizer))
         with artifacts.writing(folder, indexed_dataset.KIND, settings, inputs) as (scratch, summary):
@@ -155,7 +158,8 @@ def run_weigh(config: Config) -> None:
                 f"{dataset.folder} was made from another {graded}; delete it and run `{MAKE.format('index')}`"
             )
         place = {question: i for i, question in enumerate(dataset.question_ids())}
-        rows = [q for q in artifacts.read_jsonl(graded / "questions.jsonl") if q["question"] in place]
+        lines = tqdm(artifacts.read_jsonl(graded / "questions.jsonl"), desc="weigh", unit="question")
+        rows = [q for q in lines if q["question"] in place]
         assert [q["question"] for q in rows] == list(place), "graded and dataset order differ"
         values = weights.question_values(w.strategy, rows, w.entropy)[dataset.examples["question"]]
         a = weights.auto_exponent(values, w.min_ess) if w.a == "auto" else w.a

@@ -1,11 +1,10 @@
 r"""Arithmetic word problems made by a seeded generator: small stand-ins for GSM8K (`easy`) and MATH (`hard`).
 
-A `Kind` is data: how its numbers are drawn, several ways to say it and several ways to solve it. Its numbers
-decide its split: problems whose kind and (sorted) numbers hash to 0 modulo 3 are test problems, all others
-train problems. So no wording of a train problem asks for a calculation that the test split asks for.
-
-Each thousand problems of a level and split are a thousand distinct calculations (kinds and sorted numbers), so
-that an interval over 1,000 test problems counts on 1,000.
+A `Kind` is data: how its numbers are drawn, several ways to say it and several ways to solve it. A calculation,
+the kind and its sorted numbers, belongs by its hash to one of six shares. The test split draws from the first, the
+thousands of the train split take turns with the other five, and no thousand has a calculation twice. So 1,000 test
+problems are 1,000 calculations, which no wording of a train problem asks for; and any five thousands of train
+problems in a row are 5,000 calculations: rows that teach, train and choose share none.
 
 A tiny model taught on few problems errs in two ways. Stubbornly: a sum it holds for true, or a number or
 operation it takes from a wording it has rarely seen, comes back in most of its responses. And scatteredly:
@@ -16,7 +15,7 @@ import random
 import zlib
 from typing import NamedTuple
 
-TEST_ONE_IN = 3
+SHARES = 6  # of all calculations: one for the test split, the others for the thousands of the train split
 NAMES = ("Tom", "Ann", "Ben", "Eva", "Max", "Mia", "Sam", "Zoe", "Leo", "Ida")
 ITEMS = ("apples", "pens", "cards", "coins", "books", "stamps", "shells", "beads", "cakes", "balls")
 DISTRACTORS = (
@@ -24,7 +23,7 @@ DISTRACTORS = (
     "It is day {x} of the month.",
     "{name} lives in house {x}.",
 )
-DISTINCT = 1000  # so many problems in a row are distinct calculations
+BLOCK = 1000  # problems in a row that draw from one share
 RESULTS = "pqrs"  # the names of the first, second, ... result of a solution
 
 
@@ -41,7 +40,7 @@ class Kind(NamedTuple):
 
 KINDS = (
     Kind(
-        "gain", "easy", 2, {"a": (6, 99), "b": (2, 9)}, ("a+b", "b+a"),
+        "gain", "easy", 2, {"a": (6, 99), "b": (2, 14)}, ("a+b", "b+a"),
         (
             "{name} has {a} {item} and buys {b}. How many now?",
             "There are {a} {item}. {name} adds {b}. How many now?",
@@ -49,7 +48,7 @@ KINDS = (
         ),
     ),
     Kind(
-        "loss", "easy", 2, {"a": (11, 99), "b": (2, 9)}, ("a-b",),
+        "loss", "easy", 2, {"a": (11, 99), "b": (2, 14)}, ("a-b",),
         (
             "{name} has {a} {item} and sells {b}. How many now?",
             "There are {a} {item}. {name} takes {b}. How many now?",
@@ -57,7 +56,7 @@ KINDS = (
         ),
     ),
     Kind(
-        "gain_loss", "easy", 4, {"a": (6, 49), "b": (2, 9), "c": (2, 9)}, ("a+b p-c", "a-c p+b"),
+        "gain_loss", "easy", 4, {"a": (6, 79), "b": (2, 9), "c": (2, 9)}, ("a+b p-c", "a-c p+b"),
         (
             "{name} has {a} {item}, buys {b} and sells {c}. How many now?",
             "{name} had {a} {item}. {other} gave {b} and took {c}. How many now?",
@@ -65,28 +64,28 @@ KINDS = (
         ),
     ),
     Kind(
-        "boxes_gain", "easy", 3, {"a": (2, 9), "b": (2, 9), "c": (2, 29)}, ("a*b p+c", "b*a p+c"),
+        "boxes_gain", "easy", 3, {"a": (2, 9), "b": (2, 9), "c": (2, 49)}, ("a*b p+c", "b*a p+c"),
         (
             "{name} has {a} boxes of {b} {item} and {c} more. How many {item}?",
             "{name} buys {a} bags of {b} {item}. {name} had {c} before. How many now?",
         ),
     ),
     Kind(
-        "boxes_loss", "easy", 2, {"a": (2, 9), "b": (2, 9), "c": (2, 29)}, ("a*b p-c", "b*a p-c"),
+        "boxes_loss", "easy", 2, {"a": (2, 9), "b": (2, 9), "c": (2, 49)}, ("a*b p-c", "b*a p-c"),
         (
             "{name} has {a} boxes of {b} {item} and sells {c} {item}. How many now?",
             "{name} buys {a} bags of {b} {item}. {other} takes {c}. How many now?",
         ),
     ),
     Kind(
-        "together_more", "easy", 2, {"a": (4, 39), "b": (2, 19)}, ("a+b a+p", "a+a p+b"),
+        "together_more", "easy", 2, {"a": (4, 49), "b": (2, 29)}, ("a+b a+p", "a+a p+b"),
         (
             "{name} has {a} {item}. {other} has {b} more. How many together?",
             "{other} has {b} {item} more than {name}. {name} has {a}. How many in all?",
         ),
     ),
     Kind(
-        "twice_gain", "easy", 1, {"a": (4, 39), "b": (2, 9)}, ("a*2 p+b", "a+a p+b"),
+        "twice_gain", "easy", 1, {"a": (4, 49), "b": (2, 14)}, ("a*2 p+b", "a+a p+b"),
         (
             "{other} has {a} {item}. {name} has twice as many and {b} more. How many has {name}?",
             "{name} has two times as many {item} as {other} and finds {b}. {other} has {a}. How many has {name}?",
@@ -164,9 +163,14 @@ def solve(way: str, numbers: dict[str, int]) -> tuple[list[str], int] | None:
     return lines, known[name]
 
 
-def split_of(kind: Kind, numbers: dict[str, int]) -> str:
-    """`train` or `test`, from the calculation alone."""
-    return "test" if zlib.crc32(calculation(kind, numbers).encode()) % TEST_ONE_IN == 0 else "train"
+def share_of(kind: Kind, numbers: dict[str, int]) -> int:
+    """Share of a calculation, from 0 to SHARES - 1, equal on every machine."""
+    return zlib.crc32(calculation(kind, numbers).encode()) % SHARES
+
+
+def share_drawn(split: str, row: int) -> int:
+    """Share that the problem in a row of a split is drawn from: 0 for test, 1 to SHARES - 1 in turn for train."""
+    return 0 if split == "test" else 1 + row // BLOCK % (SHARES - 1)
 
 
 def calculation(kind: Kind, numbers: dict[str, int]) -> str:
@@ -177,8 +181,8 @@ def calculation(kind: Kind, numbers: dict[str, int]) -> str:
 def problems(level: str, split: str, count: int, seed: int) -> list[dict[str, str]]:
     r"""The first `count` problems of a level and split: id, question, answer, solution, level, type.
 
-    `answer` is a plain integer as text; `solution` ends in `\boxed{answer}`. No question stands twice, and no
-    calculation twice within a thousand problems. Equal arguments give equal problems on every machine, and a
+    `answer` is a plain integer as text; `solution` ends in `\boxed{answer}`. No question stands twice, no
+    calculation twice within a thousand problems or, in the train split, within five thousands in a row. Equal arguments give equal problems on every machine, and a
     larger count begins with the problems of a smaller.
     Raises ValueError for an unknown level or split, or a count below one.
     """
@@ -193,10 +197,11 @@ def problems(level: str, split: str, count: int, seed: int) -> list[dict[str, st
     found: dict[str, dict[str, str]] = {}
     seen: set[str] = set()  # calculations of this thousand
     while len(found) < count:
+        share = share_drawn(split, len(found))
         kind = rng.choices(kinds, shares)[0]
         numbers = {name: rng.randint(*bounds) for name, bounds in kind.numbers.items()}
         solved = [s for way in kind.ways if (s := solve(way, numbers))]
-        if len(solved) < len(kind.ways) or split_of(kind, numbers) != split or calculation(kind, numbers) in seen:
+        if len(solved) < len(kind.ways) or share_of(kind, numbers) != share or calculation(kind, numbers) in seen:
             continue
         lines, answer = rng.choice(solved)
         question = _say(kind, numbers, rng)
@@ -211,7 +216,7 @@ def problems(level: str, split: str, count: int, seed: int) -> list[dict[str, st
         if question not in found:
             found[question] = row
             seen.add(calculation(kind, numbers))
-            if len(found) % DISTINCT == 0:
+            if len(found) % BLOCK == 0:
                 seen.clear()
     return list(found.values())
 

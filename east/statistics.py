@@ -37,7 +37,7 @@ class Series(NamedTuple):
 
 
 class Paired(NamedTuple):
-    """A mean difference, its 95 % interval, two-sided p, degrees of freedom (inf: normal)."""
+    """A mean difference, its 95 % interval, two-sided p, degrees of freedom (inf: normal); nan where nothing varies."""
 
     mean: float
     low: float
@@ -118,23 +118,27 @@ def crossed(differences: ArrayLike) -> Paired:
     questions are both taken as draws, as readers and cases are in studies of diagnosis: the variance of the mean
     is (MS_s + max(MS_q - MS_sq, 0)) / (S Q) from the two-way table's mean squares, with the degrees of freedom of
     Hillis (2007, Statistics in Medicine 26:596, Eq. for F_DBM): (MS_s + max(MS_q - MS_sq, 0))^2 / (MS_s^2 / (S - 1)).
+    Where all seeds have the same mean, MS_s = 0 says that their spread is too small to be seen, not that there is
+    none: MS_sq, what MS_s would be without any effect of seeds, stands in for it, with S - 1 degrees of freedom.
+    Where no verdict differs from any other there is nothing to estimate an error from: all but the mean is nan.
     Pooling all S Q verdicts (one McNemar test) would count a question as S new ones and is not used.
     """
     d = np.asarray(differences, dtype=np.float64)
     assert d.ndim == 2 and min(d.shape) >= 2, d.shape
     seeds, questions = d.shape
-    mean, by_seed, by_question = d.mean(), d.mean(axis=1), d.mean(axis=0)
-    ms_seed = questions * float(((by_seed - mean) ** 2).sum()) / (seeds - 1)
-    ms_question = seeds * float(((by_question - mean) ** 2).sum()) / (questions - 1)
+    mean, by_seed, by_question = float(d.mean()), d.mean(axis=1), d.mean(axis=0)
+    if np.ptp(d) == 0:
+        return Paired(mean, math.nan, math.nan, math.nan, math.nan)
+    tied = np.ptp(d.sum(axis=1)) == 0  # sums of whole numbers are exact, means are not
     rest = d - by_seed[:, None] - by_question[None, :] + mean
     ms_rest = float((rest**2).sum()) / ((seeds - 1) * (questions - 1))
+    ms_seed = ms_rest if tied else questions * float(((by_seed - mean) ** 2).sum()) / (seeds - 1)
+    ms_question = seeds * float(((by_question - mean) ** 2).sum()) / (questions - 1)
     spread = ms_seed + max(ms_question - ms_rest, 0.0)
-    if spread == 0:  # every verdict moved alike, or none did
-        return Paired(float(mean), float(mean), float(mean), float(mean == 0), math.inf)
-    df = (seeds - 1) * (spread / ms_seed) ** 2 if ms_seed else math.inf
+    df = seeds - 1.0 if tied else (seeds - 1) * (spread / ms_seed) ** 2
     error = math.sqrt(spread / d.size)
     half = t_quantile(df) * error
-    return Paired(float(mean), float(mean - half), float(mean + half), t_two_sided(float(mean) / error, df), df)
+    return Paired(mean, mean - half, mean + half, t_two_sided(mean / error, df), df)
 
 
 def sign_flip(differences: Sequence[float]) -> float:

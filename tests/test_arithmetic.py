@@ -7,7 +7,8 @@ from collections import Counter
 
 import pytest
 
-from east import arithmetic
+from east import arithmetic, cells, config, tasks
+from tests.conftest import ROOT
 
 LEVELS = ("easy", "hard")
 
@@ -83,24 +84,62 @@ def test_every_line_of_a_solution_is_true_and_the_last_is_boxed(level):
         assert boxed == "\\boxed{" + row["answer"] + "}"
 
 
+def calculations(rows):
+    """What each problem asks for, read back from its text: kind and sorted numbers."""
+    return [(kind.name, *sorted(numbers.values())) for kind, numbers in map(read_numbers, rows)]
+
+
 @pytest.mark.parametrize("level", LEVELS)
 def test_splits_share_no_problem(level):
     """Not even up to wording, names and the order of the numbers, and whatever the seed."""
-    calculations = {}
-    for split, seed in (("train", 0), ("test", 1)):
-        rows = [read_numbers(row) for row in arithmetic.problems(level, split, 5000, seed)]
-        calculations[split] = {(kind.name, *sorted(numbers.values())) for kind, numbers in rows}
-    assert len(calculations["train"]) > 2500 and len(calculations["test"]) > 1250
-    assert not calculations["train"] & calculations["test"]
+    train = set(calculations(arithmetic.problems(level, "train", 5000, seed=0)))
+    test = set(calculations(arithmetic.problems(level, "test", 3000, seed=1)))
+    assert len(train) == 5000 and len(test) > 1250
+    assert not train & test
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_a_thousand_problems_are_a_thousand_calculations(level, split):
+def test_a_thousand_problems_are_a_thousand_calculations(level):
     """An interval over 1,000 problems counts on 1,000: names and wordings make no new calculation."""
-    rows = [read_numbers(row) for row in arithmetic.problems(level, split, 2000, seed=0)]
-    for thousand in (rows[:1000], rows[1000:]):
-        assert len({(kind.name, *sorted(numbers.values())) for kind, numbers in thousand}) == 1000
+    for split in ("train", "test"):
+        found = calculations(arithmetic.problems(level, split, 2000, seed=0))
+        assert len(set(found[:1000])) == len(set(found[1000:])) == 1000
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_any_five_thousands_of_train_problems_in_a_row_share_no_calculation(level):
+    """Thousand t draws from share 1 + t % 5: thousands 0 to 4 are disjoint, so are 3 to 7; thousand 5 meets 0 again."""
+    found = calculations(arithmetic.problems(level, "train", 8000, seed=0))
+    assert len(set(found[:5000])) == len(set(found[3000:])) == 5000
+    assert set(found[5000:6000]) & set(found[:1000]) and not set(found[5000:6000]) & set(found[1000:5000])
+
+
+def rows_of(path):
+    return config.load(path).task.train_rows
+
+
+SMALL = ROOT / "configs" / "study_small"
+
+
+@pytest.mark.parametrize(
+    ("level", "teach", "train"),
+    [
+        ("easy", SMALL / "easy_teach.yaml", SMALL / "easy_sft.yaml"),
+        ("hard", SMALL / "hard_teach.yaml", SMALL / "hard_sft.yaml"),
+        ("easy", ROOT / "configs" / "quickstart_teach.yaml", ROOT / "configs" / "quickstart.yaml"),
+    ],
+    ids=["easy", "hard", "quickstart"],
+)
+def test_shipped_rows_that_teach_train_and_choose_share_no_calculation(level, teach, train):
+    """A backbone that was taught a calculation would answer it too well, and a held-out row must be held out."""
+    ranges = [rows_of(teach), rows_of(train)]
+    for task in cells.load(str(ROOT / "configs" / "study_small.yaml"), []).tasks:
+        ranges += [task.select] if task.runs["sft"] == str(train) else []
+    found = calculations(arithmetic.problems(level, "train", max(last for _, last in ranges), tasks.ARITHMETIC_SEED))
+    used = [c for first, last in ranges for c in set(found[first:last])]
+    assert len(used) == len(set(used))
+    distinct = [len(set(found[first:last])) for first, last in ranges]
+    assert distinct == [last - first for first, last in ranges]
 
 
 @pytest.mark.parametrize("level", LEVELS)

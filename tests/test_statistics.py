@@ -69,8 +69,27 @@ def test_crossed_without_question_effect_is_the_paired_t_over_seeds():
     assert found.df == 3 and found[:3] == pytest.approx(seeds)
 
 
+def test_crossed_of_seeds_that_tie_is_not_certain():
+    """[1, 0, 0, 0] and [0, 1, 0, 0]: both seeds gain 1/4, MS_s = 0. By question 1/2, 1/2, 0, 0: MS_q = 2 * 4/16 / 3 =
+    1/6; the remainders are 1/2 four times, MS_sq = 1 / 3 > MS_q. Variance (1/3) / 8 = 1/24, one degree of freedom:
+    t = sqrt(24) / 4 = 1.2247, p = 1 - 2 atan(t) / pi = 0.4359."""
+    found = statistics.crossed([[1, 0, 0, 0], [0, 1, 0, 0]])
+    assert (found.mean, found.df) == (0.25, 1) and found.p == pytest.approx(0.4359, abs=1e-4)
+    assert found.high - found.mean == pytest.approx(12.7062 / math.sqrt(24), abs=1e-4)
+
+
+def test_crossed_of_seeds_that_answer_alike_lets_questions_vary():
+    """Twice [1, 1, 0, 0]: MS_s = MS_sq = 0, MS_q = 2 * 4/4 / 3 = 2/3; variance (2/3) / 8 = 1/12 with S - 1 = 1."""
+    found = statistics.crossed([[1, 1, 0, 0], [1, 1, 0, 0]])
+    assert (found.mean, found.df) == (0.5, 1)
+    assert found.p == pytest.approx(statistics.t_two_sided(0.5 * math.sqrt(12), 1)) and found.p > 0.3
+
+
 def test_crossed_of_equal_verdicts_shows_nothing():
-    assert statistics.crossed(np.zeros((3, 5))) == (0, 0, 0, 1, math.inf)
+    """No verdict differs from another, whether all are equal or all are gained: no error, so no p either."""
+    for value in (0, 1):
+        found = statistics.crossed(np.full((3, 5), value))
+        assert found.mean == value and all(map(math.isnan, found[1:]))
 
 
 def test_crossed_keeps_its_level_where_pooling_would_not():

@@ -55,6 +55,21 @@ def test_reuse_needs_the_same_config_and_inputs(tmp_path):
         artifacts.reusable(folder, "thing", {"a": 1}, {"x": "2"}, "make thing")
 
 
+def test_nested_differences_are_named_by_their_keys():
+    found = {"rules": {"seed": 0, "deep": {"a": 1}}, "lora": None}
+    expected = {"rules": {"seed": 3, "deep": {"a": 1}}, "lora": {"r": 16}}
+    text = artifacts.difference(found, expected)
+    assert text == "rules.seed: found 0, expected 3; lora.r: found null, expected 16"
+
+
+@pytest.mark.parametrize("text", ["[1]", "{}", "not JSON", "3"])
+def test_what_is_no_manifest_is_named(tmp_path, text):
+    make(tmp_path / "a")
+    (tmp_path / "a" / artifacts.MANIFEST).write_text(text)
+    with pytest.raises(ValueError, match=r"manifest.json: not a manifest; delete .* and run `make thing`"):
+        artifacts.read(tmp_path / "a", "thing", "make thing")
+
+
 def test_claimed_folder_is_not_taken_over(tmp_path):
     artifacts.claim(tmp_path / "a", {"lr": 1}, {"data": "d"}, "train")
     artifacts.claim(tmp_path / "a", {"lr": 1}, {"data": "d"}, "train")

@@ -47,6 +47,8 @@ def test_twelve_paper_files_hold_the_papers_settings():
         ({"weigting": {}}, r"unknown key `weigting`; did you mean `weighting`\?"),
         ({"train": {"lr": "fast"}}, r"`train.lr`: found 'fast'; .*number"),
         ({"loss": {"name": "ppo"}}, r"`loss.name`: found 'ppo'; .*'sft', 'dpo' or 'kto'"),
+        ({"sampling": {"n": 4, "temperature": 0}}, r"`sampling`: .*n=4 at temperature 0 gives equal responses"),
+        ({"train": {"betas": [0.9, 1.5]}}, r"`train.betas`: found 1.5; .*less than 1"),
         ({"sampling": {"n": 0}}, r"`sampling.n`: found 0; .*greater than or equal to 1"),
         ({"weighting": {"mapping": "linear"}}, r"needs weighting.spread"),
         ({"weighting": {"a": float("nan")}}, r"`weighting.a`: found nan; .*finite"),
@@ -117,3 +119,34 @@ def test_weightings_that_differ_stand_in_different_folders():
     ]  # fmt: skip
     loaded = config.load(ROOT / "configs" / "paper.yaml", ["run=r", "model.path=m", "weighting.a=auto"])
     assert loaded.label == "sft-entropy-power-auto-0.5"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"run: a\nrun: b\n", r"x.yaml: not YAML: the key `run` stands twice, .*line 2|x.yaml: .*`run` stands twice"),
+        (b"run: \xff\n", r"x.yaml: not UTF-8 text \(invalid start byte at byte 5\)"),
+    ],
+)
+def test_a_file_that_cannot_be_read_one_way_is_named(tmp_path, content, message):
+    (tmp_path / "x.yaml").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        config.load(tmp_path / "x.yaml")
+
+
+def test_zero_stage_is_0_to_3(tmp_path):
+    for stage in ("7", '"x"', "null"):
+        (tmp_path / "z.json").write_text(f'{{"zero_optimization": {{"stage": {stage}}}}}')
+        with pytest.raises(ValueError, match=r"z.json: found zero_optimization.stage .*, expected 0, 1, 2 or 3"):
+            config.read_zero(str(tmp_path / "z.json"))
+
+
+def test_release_files_select_the_releases_side_of_every_choice():
+    """Design, section 4: wrong answer, questions left out, clusters, SFT weight; rates stay the paper's."""
+    for name, loss, rate in (("release", "sft", 2e-6), ("release_dpo", "dpo", 2e-7)):
+        c = config.load(ROOT / "configs" / f"{name}.yaml")
+        e = c.examples
+        found = (e.wrong_answer, c.grading.clusters, c.loss.name, c.train.lr)
+        assert found == ("most_frequent", "qwen-string", loss, rate)
+        assert e.drop_all_right and e.drop_unboxed and e.drop_disagreement
+        assert c.loss.normalization == "microbatch" and c.loss.depends_on_split == (loss == "sft")

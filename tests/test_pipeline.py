@@ -2,6 +2,11 @@
 
 import importlib.util
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -33,7 +38,10 @@ def taught(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def rounds(taught, tmp_path_factory) -> tuple[config.Config, list[str]]:
-    """Two rounds of DPO by one command, and what the command printed; then the same command again."""
+    """Two rounds of DPO by one command, killed in its first training and given again until done, and once more.
+
+    What the last two printed.
+    """
     tmp = tmp_path_factory.mktemp("rounds")
     values = settings(
         tmp, taught, loss={"name": "dpo"}, task={"train_rows": [200, 230], "test_rows": [0, 30]},
@@ -42,9 +50,25 @@ def rounds(taught, tmp_path_factory) -> tuple[config.Config, list[str]]:
     )  # fmt: skip
     found = config.parse(values)
     line = ["python", "-m", "east", "rounds", "--config", run_file(tmp, found)]
-    done = [command(*line, timeout=500), command(*line, timeout=500)]
-    assert [d.returncode for d in done] == [0, 0], (done[0].stdout + done[0].stderr)[-3000:]
-    return found, [d.stdout for d in done]
+    kill_when(line, found.folder_of("train") / "config.yaml")
+    finished = command(*line, timeout=500)
+    made = {path: path.stat().st_mtime_ns for path in found.folder.parent.rglob(artifacts.MANIFEST)}
+    again = command(*line, timeout=500)
+    assert [finished.returncode, again.returncode] == [0, 0], (finished.stdout + finished.stderr)[-3000:]
+    assert {path: path.stat().st_mtime_ns for path in found.folder.parent.rglob(artifacts.MANIFEST)} == made
+    return found, [finished.stdout, again.stdout]
+
+
+def kill_when(line: list, path: Path) -> None:
+    """Run a program and SIGKILL it and its children when `path` appears."""
+    first = str(Path(sys.executable).parent / line[0])
+    process = subprocess.Popen([first, *map(str, line[1:])], cwd=ROOT, env=conftest.environment(),
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
+    while not path.exists():
+        assert process.poll() is None, "ended before it was killed"
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def test_rounds_run_algorithm_1(rounds):
@@ -123,12 +147,13 @@ def test_check_before_anything_is_there_and_on_bad_files(tiny_model, tmp_path):
     conftest.write_responses(tmp_path / "responses.jsonl")
     found = config.parse(settings(tmp_path, tiny_model))
     done = command("python", "-m", "east", "check", "--config", run_file(tmp_path, found))
-    assert done.returncode == 0 and "dataset: not there yet" in done.stdout
+    assert done.returncode == 0 and "samples: not there yet; make it with" in done.stdout
     for override, message in {
         "model.path=/nowhere/at/all": "found no folder '/nowhere/at/all'",
         "trian.lr=1": "unknown key `trian`; did you mean `train`?",
         "task.name=jsonl": "task.train is missing",
         "train.deepspeed=none.json": "cannot read none.json",
+        "sampling.responses=/no/file.jsonl": "found no file /no/file.jsonl",
     }.items():
         done = command("python", "-m", "east", "check", "--config", run_file(tmp_path, found), override)
         assert done.returncode == 1 and "Traceback" not in done.stderr

@@ -1,0 +1,72 @@
+"""A stage refuses what was made by other settings or by another model than its run states."""
+
+import shutil
+
+import pytest
+
+import train
+from east import artifacts, check, config, evaluate, samples, stages
+from tests.conftest import prepare, settings
+
+OTHER = {
+    "grading": ({"missing": "own"}, "grading.missing: found \"cluster\", expected \"own\""),
+    "task": ({"system_prompt": None}, "task.system_prompt: found \"Please reason"),
+    "examples": ({"seed": 3}, "rules.seed: found 0, expected 3"),
+}
+
+
+@pytest.fixture
+def found(tmp_path, tiny_model):
+    return prepare(tmp_path, tiny_model)
+
+
+@pytest.mark.parametrize("section", OTHER)
+def test_settings_that_made_no_part_of_the_dataset_are_refused(found, tmp_path, tiny_model, section):
+    """By `weigh`, `check` and `train.py` alike: the run's config.yaml must not state what is not so."""
+    change, message = OTHER[section]
+    other = config.parse(settings(tmp_path, tiny_model, name="other", **{section: change}))
+    for stage in (stages.run_weigh, check.run, train.train):
+        with pytest.raises(ValueError, match=r"holds other examples: ") as caught:
+            stage(other)
+        assert message in str(caught.value)
+    assert not other.folder_of("train").exists()
+
+
+def test_graded_by_other_rules_is_refused_by_index(found, tmp_path, tiny_model):
+    shutil.rmtree(found.folder_of("dataset"))
+    other = config.parse(settings(tmp_path, tiny_model, grading={"clusters": "qwen-string"}))
+    with pytest.raises(ValueError, match='clusters: found "value", expected "qwen-string"; .*east grade'):
+        stages.run_index(other)
+
+
+def test_check_names_the_next_stage(found, capsys):
+    for kind, command in (("dataset", "index"), ("graded", "grade"), ("samples", "sample.py")):
+        shutil.rmtree(found.folder_of(kind))
+        check.run(found)
+        last = capsys.readouterr().out.strip().splitlines()[-1]
+        assert last.startswith(f"{kind}: not there yet") and command in last
+
+
+def test_responses_of_another_model_or_temperature_are_refused(tmp_path, tiny_model):
+    drawn = {"responses": None, "n": 2}
+    ours = config.parse(settings(tmp_path, tiny_model, task={"train_rows": [0, 3]}, sampling=drawn))
+    asked = stages.ask(ours)
+    samples.draw(ours.folder_of("samples"), asked.questions, asked.prompts, asked.model, ours.sampling)
+    stages.run_grade(ours)
+    hotter = ours.model_copy(update={"sampling": ours.sampling.model_copy(update={"temperature": 0.3})})
+    for stage in (stages.run_grade, stages.run_index, check.run):
+        with pytest.raises(ValueError, match="holds other responses: temperature: found 1.0, expected 0.3"):
+            stage(hotter)
+    other = tmp_path / "other"
+    shutil.copytree(tiny_model, other)
+    (other / "generation_config.json").write_text('{"eos_token_id": [2, 5]}')
+    moved = ours.model_copy(update={"model": ours.model.model_copy(update={"path": str(other)})})
+    for stage in (stages.run_index, check.run):
+        with pytest.raises(ValueError, match=f"holds other responses: model: found .*{artifacts.model_digest(other)}"):
+            stage(moved)
+
+
+def test_a_result_that_is_not_there_is_named_before_anything_is_drawn(found):
+    with pytest.raises(ValueError, match=r"--against: found no result 'bsae', expected a folder or one of \[\]"):
+        evaluate.run(found, base=True, against="bsae")
+    assert not (found.folder / "eval").exists()

@@ -7,7 +7,7 @@ the starting model, the questions and the test problems are a task's own.
 
 import itertools
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from pydantic import Field
 
@@ -56,6 +56,16 @@ class Experiment(Section):
     select: bool = Field(False, description="evaluate on the task's held-out train rows, too")
 
 
+class PaperResult(Section):
+    """A number of the paper's tables, printed beside the study's."""
+
+    model: str = Field(pattern=NAME, description="as a task of the study names it")
+    task: str = Field(pattern=NAME, description="as a task of the study names it")
+    loss: Loss | None = Field(None, description="none for a backbone")
+    method: Literal["backbone", "vanilla", "lw_w", "lw_p", "east"] = Field(description="what was trained")
+    accuracy: float = Field(ge=0, le=1, description="a share, not per cent")
+
+
 class Study(Section):
     """A study file."""
 
@@ -65,10 +75,10 @@ class Study(Section):
     parallel: int = Field(1, ge=1, description="jobs at once; on GPUs one each")
     seeds: list[int] = Field(min_length=1, description="each repeats every cell")
     n: int = Field(128, ge=1, description="responses per question: the most that any experiment uses")
-    keep_models: bool = Field(True, description="false: an evaluated model is deleted unless a round starts from it")
+    keep_models: bool = Field(True, description="false: a model is deleted once evaluated and no round starts from it")
     tasks: list[StudyTask] = Field(min_length=1, description="starting models with their questions")
     experiments: dict[str, Experiment] = Field(min_length=1, description="grids by name")
-    paper: list[dict[str, Any]] = Field([], description="the paper's numbers: model, task, loss, method, accuracy")
+    paper: list[PaperResult] = Field([], description="the paper's numbers")
 
 
 class Cell(NamedTuple):
@@ -188,6 +198,11 @@ def overrides(study: Study, cell: Cell) -> list[str]:
 def before(cell: Cell) -> Cell:
     """The cell whose model this one starts from."""
     return cell._replace(round=cell.round - 1)
+
+
+def after(cell: Cell) -> Cell:
+    """The cell that would start from this one's model."""
+    return cell._replace(round=cell.round + 1)
 
 
 def settings(study: Study, cell: Cell, more: list[str] | None = None) -> Config:

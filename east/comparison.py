@@ -18,7 +18,9 @@ FIELDS = ("id", "task", "model", "seed", "loss", "method", "strategy", "a", "n",
 
 
 class Row(NamedTuple):
-    """One line of Table 1. gap: against vanilla (None for vanilla itself); paper: the paper's accuracy."""
+    """One line of Table 1. accuracies: empty where no cell is done; accuracy: nan then. gap: against vanilla (None for
+    vanilla itself and where there is nothing to compare); paper: the paper's accuracy.
+    """
 
     task: str
     model: str
@@ -97,25 +99,25 @@ def name_of(cell: Cell) -> str:
 def table1(study: dict[str, Any], folder: Path) -> list[Row]:
     """Every method of every task, model and loss, each compared with vanilla seed by seed, Holm-corrected at once.
 
+    A method whose cells wait or failed has its row, too: what the paper found stands there until there is more.
     Raises ValueError where seeds answered different questions, or a method stands twice under one seed.
     """
-    cells = done(study["cells"], "table1")
+    cells = [c for c in study["cells"] if "table1" in c["in"]]
     backbones = groups([c for c in cells if c["loss"] is None], "task", "model")
     rows: list[Row] = []
     for (task, model, loss), group in groups([c for c in cells if c["loss"]], "task", "model", "loss").items():
         known = {seed for seed in (c["seed"] for c in group)}
-        group = [c for c in backbones.get((task, model), []) if c["seed"] in known] + group
         methods: dict[str, list[Cell]] = {}
-        for cell in group:
+        for cell in [*(c for c in backbones.get((task, model), []) if c["seed"] in known), *group]:
             methods.setdefault(name_of(cell), []).append(cell)
         vanilla = by_seed(methods.get(METHODS["vanilla"], []), folder)
         for method, members in methods.items():
             ours = by_seed(members, folder)
             gap, flips, shared = compared(ours, vanilla) if method != METHODS["vanilla"] else (None, math.nan, 0)
-            tested = gap is not None and method != METHODS["backbone"]
+            tested = gap is not None and method != METHODS["backbone"] and not math.isnan(gap.p)
             paper = paper_accuracy(study, members[0], task, model, loss)
-            values = [c["accuracy"] for c in members]
-            accuracy = over_seeds(list(ours.values()))
+            values = [c["accuracy"] for c in done(members)]
+            accuracy = over_seeds(list(ours.values())) if ours else Interval(math.nan, math.nan, math.nan)
             rows.append(Row(task, model, loss, method, values, accuracy, gap, shared, flips, tested, math.nan, paper))
     family = [k for k, row in enumerate(rows) if row.tested]
     for k, p in zip(family, statistics.holm([g.p for k in family if (g := rows[k].gap)]), strict=True):
@@ -124,9 +126,9 @@ def table1(study: dict[str, Any], folder: Path) -> list[Row]:
 
 
 def by_seed(cells: list[Cell], folder: Path) -> dict[Any, dict[str, bool]]:
-    """Verdicts by seed. Raises ValueError when two cells of one method have the same seed."""
+    """Verdicts of done cells by seed. Raises ValueError when two cells of one method have the same seed."""
     found: dict[Any, dict[str, bool]] = {}
-    for cell in cells:
+    for cell in done(cells):
         if cell["seed"] in found:
             raise ValueError(f"study.json: {name_of(cell)} of {cell['id']!r} has seed {cell['seed']} twice; keep one")
         found[cell["seed"]] = verdicts(folder, cell)
@@ -188,15 +190,25 @@ def conclusion(row: Row, level: float = 0.05) -> str:
 def series(
     cells: Iterable[Cell], x: str, label: Callable[[Cell], str], value: str = "accuracy", start: Interval | None = None
 ) -> list[Series]:
-    """A line per label: mean over seeds and 95 % t interval of `value` at each x (start: the value at x = 0)."""
-    lines: dict[str, dict[float, list[float]]] = {}
+    """A line per label: mean over seeds and 95 % t interval of `value` at each x (start: the value at x = 0).
+
+    Raises ValueError where two cells of one seed would be one point's: a seed counts once.
+    """
+    lines: dict[str, dict[float, dict[Any, Cell]]] = {}
     for cell in cells:
-        if value in cell:
-            lines.setdefault(label(cell), {}).setdefault(float(cell[x]), []).append(cell[value])
+        if value not in cell:
+            continue
+        point = lines.setdefault(label(cell), {}).setdefault(float(cell[x]), {})
+        if twin := point.get(cell["seed"]):
+            raise ValueError(
+                f"study.json: {twin['id']!r} and {cell['id']!r} are both {label(cell)} at {x} = {cell[x]} of seed "
+                f"{cell['seed']} in one figure; give them experiments of their own"
+            )
+        point[cell["seed"]] = cell
     found = []
     for name, points in lines.items():
         curve = {0.0: start} if start else {}
-        curve |= {k: statistics.mean_interval(points[k]) for k in sorted(points)}
+        curve |= {k: statistics.mean_interval([c[value] for c in points[k].values()]) for k in sorted(points)}
         found.append(Series(name, list(curve), list(curve.values())))
     return found
 

@@ -21,6 +21,7 @@ MARKERS, DASHES = "os^Dvpx", ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)), (0
 STYLE: Any = {
     "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
     "legend.frameon": False, "svg.hashsalt": "east", "figure.dpi": 150, "lines.markersize": 4.5, "axes.titlesize": 10,
+    "text.parse_math": False,  # a title may be a path with dollars in it
 }  # fmt: skip
 WIDTH, HEIGHT, COLUMNS = 3.7, 3.2, 3  # inches of a panel; panels in a row
 

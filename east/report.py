@@ -24,7 +24,9 @@ def run(config: Config) -> None:
     sections = [Section("Results", text, [analysis.table(rows)] if rows else [])]
     sets = []
     if has_questions:
-        columns = sorted(path.parent for path in (folder / "weights").glob("*/*/manifest.json"))
+        main = config.folder_of("weights")
+        made = (path.parent for path in (folder / "weights").glob("*/*/manifest.json"))
+        columns = sorted(made, key=lambda each: (each != main, each))
         sections += weight_figures.sections({config.run: [(columns, graded)]}, folder / "figures")
         drawn = folder / "samples" if (folder / "samples" / artifacts.MANIFEST).exists() else None
         sets = [packed(config.run, graded, drawn, columns, explorer.BUDGET)]
@@ -38,9 +40,6 @@ def run_study(folder: Path) -> None:
     """The stage on a study: Table 1, Figures 3 to 5, n, weights, and the questions of every task's first seed."""
     study = comparison.read(folder)
     cells = comparison.done(study["cells"])
-    if not cells:
-        raise ValueError(f"{folder / comparison.FILE}: no cell is done; run `python -m east study --config X`")
-    plots = folder / "figures"
     rows = comparison.table1(study, folder)
     first = [study_sections.summary(study, rows), *([study_sections.table1(rows)] if rows else [])]
     sets, weighed = [], {}
@@ -55,7 +54,8 @@ def run_study(folder: Path) -> None:
         samples = folder / cell["samples"] if cell.get("samples") else None
         name, share = f"{task}, {model}, seed {cell['seed']}", explorer.BUDGET // len(groups)
         sets.append(packed(name, folder / cell["graded"], samples, folders(folder, group, cell), share))
-    sections = [*first, *study_sections.curves(study["cells"], plots), *weight_figures.sections(weighed, plots)]
+    weights = weight_figures.sections(weighed, folder / "figures")
+    sections = [*first, *study_sections.curves(study["cells"], folder), *weights]
     for section in first:
         print("\n".join([*section.text, *map(markdown_table, section.tables)]) + "\n")
     print(f"files: {folder}")

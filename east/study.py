@@ -16,8 +16,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from east import artifacts, jobs
-from east.cells import Cell, Plan, Study, expand, selection, settings
+from east import artifacts, config, jobs
+from east.cells import Cell, Plan, Study, after, before, expand, selection, settings
 from east.config import BASE, Config
 
 
@@ -65,12 +65,16 @@ class Book:
 
     def __init__(self, study: Study, cells: list[Cell]):
         self.study, self.folder, self.cells = study, Path(study.folder), {cell.id: cell for cell in cells}
-        self.rows = {cell.id: self._row(cell, settings(study, cell)) for cell in cells}
-        for old in self._old():
-            row = self.rows.get(old["id"])
-            kept = row and old["status"] == "done" and old["settings"] == row["settings"]
-            if row and kept and all((self.folder / p / "results.json").exists() for p in results(row)):
-                row |= {key: old[key] for key in ("status", "seconds", "a_found", "examples", "examples_left_out")}
+        self.digests: dict[Path, str] = {}  # of starting models, by folder
+        taught = {task.name: config.load(task.teach).model_dump(mode="json") for task in study.tasks if task.teach}
+        runs = {cell.id: settings(study, cell) for cell in cells}
+        self.starts = {identity: Path(run.model.path) for identity, run in runs.items()}
+        self.rows = {cell.id: self._row(cell, runs[cell.id], taught.get(cell.task.name)) for cell in cells}
+        old = {row["id"]: row for row in self._old()}
+        for cell in sorted(cells, key=lambda cell: cell.round):
+            if cell.id in old and self._stands(cell, old[cell.id]):
+                kept = ("status", "seconds", "a_found", "examples", "examples_left_out", "stands_on")
+                self.rows[cell.id] |= {key: old[cell.id][key] for key in kept}
         self.write()
 
     def waiting(self) -> list[Cell]:
@@ -94,16 +98,14 @@ class Book:
 
     def done(self, identity: str) -> None:
         """Note what was trained; its checkpoint, and its model if models are not kept, have served their purpose."""
-        row = self.rows[identity]
-        row |= {"status": "done", "error": None}
+        row, cell = self.rows[identity], self.cells[identity]
+        row |= {"status": "done", "error": None, "stands_on": self._found(cell)}
         if row["weights"]:
             summary = artifacts.read(self.folder / row["weights"], "weights", "python -m east weigh --config X").summary
             row |= {"examples": summary["examples"], "examples_left_out": summary["left_out"]}
             row["a_found"] = summary.get("a") if row["a"] == "auto" else None
             shutil.rmtree(self.folder / row["train"] / "checkpoint", ignore_errors=True)
-            cell = self.cells[identity]
-            if not self.study.keep_models and cell._replace(round=cell.round + 1).id not in self.cells:
-                shutil.rmtree(self.folder / row["train"] / "final", ignore_errors=True)
+            self._drop_models(cell)
         self.write()
 
     def write(self) -> None:
@@ -113,7 +115,7 @@ class Book:
             "name": study.name,
             "tasks": list(dict.fromkeys(task.task for task in study.tasks)),
             "seeds": study.seeds,
-            "paper": study.paper,
+            "paper": [row.model_dump() for row in study.paper],
             "cells": list(self.rows.values()),
         }
         artifacts.write_text(self.folder / "study.json", json.dumps(values, indent=1) + "\n")
@@ -128,7 +130,34 @@ class Book:
         except (json.JSONDecodeError, KeyError):
             raise ValueError(f"{path}: not a study's; delete it, and the same command makes it again") from None
 
-    def _row(self, cell: Cell, found: Config) -> dict[str, Any]:
+    def _stands(self, cell: Cell, old: dict[str, Any]) -> bool:
+        """Is an earlier start's row still what this study asks for, made from what is on disk today?"""
+        if old["status"] != "done" or old["settings"] != self.rows[cell.id]["settings"]:
+            return False
+        if cell.round > 1 and self.rows[before(cell).id]["status"] != "done":
+            return False
+        return old.get("stands_on") == self._found(cell)
+
+    def _found(self, cell: Cell) -> dict[str, Any]:
+        """What a cell's numbers stand on: its starting model, and the fingerprints of the folders of its row.
+
+        A later round's starting model is the round before's, which has its own row and may be deleted by now.
+        """
+        row, start = self.rows[cell.id], self.starts[cell.id]
+        if cell.round == 1 and start.is_dir() and start not in self.digests:
+            self.digests[start] = artifacts.model_digest(start)
+        found = {"model": self.digests.get(start) if cell.round == 1 else None}
+        found |= {key: fingerprint(self.folder / row[key] / "results.json", "fingerprints") for key in results(row)}
+        made = (key for key in ("samples", "graded", "weights") if row[key])
+        return found | {key: fingerprint(self.folder / row[key] / artifacts.MANIFEST, "fingerprint") for key in made}
+
+    def _drop_models(self, cell: Cell) -> None:
+        """Delete the models of a done cell and of the round before it that no cell starts from any more."""
+        for each in (cell, before(cell)) if not self.study.keep_models else ():
+            if each.id in self.rows and self.rows.get(after(each).id, {"status": "done"})["status"] == "done":
+                shutil.rmtree(self.folder / self.rows[each.id]["train"] / "final", ignore_errors=True)
+
+    def _row(self, cell: Cell, found: Config, taught: dict[str, Any] | None) -> dict[str, Any]:
         def place(folder: Path) -> str:
             return os.path.relpath(folder, self.folder)
 
@@ -159,13 +188,22 @@ class Book:
             "examples": None,
             "examples_left_out": None,
             "seconds": 0.0,
-            "settings": artifacts.digest(found.model_dump(mode="json")),
+            "settings": artifacts.digest([found.model_dump(mode="json"), taught]),
+            "stands_on": None,
         }
 
 
 def results(row: dict[str, Any]) -> list[str]:
-    """The evaluation folders of a row, relative to the study's."""
-    return [row[key] for key in ("eval", "eval_select") if row[key]]
+    """The keys of a row's evaluation folders."""
+    return [key for key in ("eval", "eval_select") if row[key]]
+
+
+def fingerprint(path: Path, key: str) -> Any:
+    """What a JSON file of a finished stage says it was made from; None where there is none."""
+    try:
+        return json.loads(path.read_text()).get(key)
+    except (OSError, json.JSONDecodeError, AttributeError):
+        return None
 
 
 def prepare(study: Study) -> bool:
@@ -197,6 +235,11 @@ def link_samples(study: Study, cell: Cell) -> None:
     whole = settings(study, cell._replace(n=study.n, round=1)).folder_of("samples")
     view = settings(study, cell._replace(round=1)).folder_of("samples")
     if cell.n < study.n and not view.is_symlink():
+        if view.exists():
+            raise ValueError(
+                f"{view}: found responses drawn for n = {cell.n}, expected a view of those for n = {study.n}, which "
+                f"this study asks for; keep that n, choose another folder, or delete {view.parent.parent} with its runs"
+            )
         view.parent.mkdir(parents=True, exist_ok=True)
         view.symlink_to(os.path.relpath(whole, view.parent))
 

@@ -11,7 +11,8 @@ from east.figures import Panel
 from east.statistics import Interval
 
 LEVEL = 0.05
-PANEL = ("task", "model", "loss")
+PANEL = ("task", "model", "loss", "n")
+SHOWN = ("table1", "fig3", "fig4", "fig5", "n")  # experiments that have a section here
 SEEDS_NOTE = "Points and bars: mean over seeds and its 95 % t interval (other seeds, the same questions)."
 
 
@@ -39,6 +40,12 @@ def summary(study: dict[str, Any], rows: list[Row]) -> Section:
         text.append(f"{row.task}, {row.model}, {row.loss}: {row.method} is {words} by {gap}, Holm p = {row.holm:.2g}.")
     if len(shown) < len(tested):
         text.append('"No difference shown" is not "equal": the interval says which differences remain possible.')
+    others = dict.fromkeys(name for c in study["cells"] for name in c["in"] if name not in SHOWN)
+    if others:
+        text.append(
+            f"No section shows {', '.join(others)}: a report knows the experiments {', '.join(SHOWN)} by these names; "
+            "results of others stand in the cells' folders."
+        )
     states = comparison.groups(study["cells"], "status")
     text.append("Cells: " + ", ".join(f"{len(cells)} {state}" for (state,), cells in states.items()) + ".")
     failed = [[c["id"], str(c.get("error") or "")] for c in states.get(("failed",), [])]
@@ -57,10 +64,13 @@ def table1(rows: list[Row]) -> Section:
             gap += f", {row.seeds_compared} seeds"
         tests = [f"{row.gap.p:.2g}", f"{row.holm:.2g}"] if row.gap and row.tested else ["", ""]
         tests.append(f"{row.flips:.2g}" if row.tested and not math.isnan(row.flips) else "")
-        cells = [row.task, row.model, row.loss, row.method, str(len(row.accuracies)), percent(row.accuracy), gap]
+        known = bool(row.accuracies)
+        accuracy = percent(row.accuracy) if known else ""
+        cells = [row.task, row.model, row.loss, row.method, str(len(row.accuracies)), accuracy, gap]
         cells += [*tests, comparison.conclusion(row, LEVEL)]
         if paper:
-            cells += ["", ""] if row.paper is None else [f"{row.paper:.1%}", f"{row.accuracy.mean - row.paper:+.1%}"]
+            cells.append("" if row.paper is None else f"{row.paper:.1%}")
+            cells.append("" if row.paper is None or not known else f"{row.accuracy.mean - row.paper:+.1%}")
         lines.append(cells)
     note = (
         "Accuracy: mean over seeds and 95 % t interval, which speaks of other seeds on the same questions (one model "
@@ -73,15 +83,20 @@ def table1(rows: list[Row]) -> Section:
     return Section("Table 1", [], [Table(header, lines, note)])
 
 
-def curves(cells: list[Cell], plots: Path) -> list[Section]:
-    """Figures 3, 4, 5 and the sweep of n: those that have cells."""
-    found = (figure3(cells, plots), figure4(cells, plots), figure5(cells, plots), figure_n(cells, plots))
+def curves(cells: list[Cell], folder: Path) -> list[Section]:
+    """Figures 3, 4, 5 and the sweep of n: those that have cells. folder: the study's."""
+    plots = folder / "figures"
+    found = (figure3(cells, plots), figure4(cells, plots, folder), figure5(cells, plots), figure_n(cells, plots))
     return [section for section in found if section]
 
 
-def panels_of(cells: list[Cell]) -> dict[str, list[Cell]]:
-    """Cells by what a figure has a panel for."""
-    return {", ".join(map(str, key)): group for key, group in comparison.groups(cells, *PANEL).items()}
+def panels_of(cells: list[Cell], keys: tuple[str, ...] = PANEL) -> dict[str, list[Cell]]:
+    """Cells by what a figure has a panel for, under its title: `easy, tiny, sft, n = 128`."""
+
+    def title(values: tuple[Any, ...]) -> str:
+        return ", ".join(f"n = {v}" if k == "n" else str(v) for k, v in zip(keys, values, strict=True))
+
+    return {title(values): group for values, group in comparison.groups(cells, *keys).items()}
 
 
 def like(cells: list[Cell], one: Cell, keys: tuple[str, ...] = PANEL) -> list[Cell]:
@@ -138,19 +153,23 @@ def left_out(title: str, group: list[Cell]) -> list[str]:
     return [f"{title}: a < 0 leaves out {lost:,.0f} of {kept + lost:,.0f} examples (mean over cells), of entropy 0."]
 
 
-def figure4(cells: list[Cell], plots: Path) -> Section | None:
+def figure4(cells: list[Cell], plots: Path, folder: Path) -> Section | None:
     """Accuracy over rounds; round 0 is the backbone."""
     panels = []
     for title, group in panels_of([c for c in comparison.done(cells, "fig4") if c["loss"]]).items():
         known = {c["seed"] for c in group}
-        backbone = [c for c in like(comparison.done(cells), group[0], ("task", "model")) if c["method"] == "backbone"]
-        start = comparison.level(c for c in backbone if c["seed"] in known)
+        backbones = [c for c in like(comparison.done(cells), group[0], ("task", "model")) if c["method"] == "backbone"]
+        copies = comparison.by_seed([c for c in backbones if c["seed"] in known], folder)
+        start = comparison.over_seeds(list(copies.values())) if copies else None
         lines = comparison.series(group, "round", comparison.name_of, start=start)
         panels.append(Panel(title, "round", "accuracy", lines))
     if not panels:
         return None
     figures.curves(panels, plots / "figure_4")
-    caption = f"Accuracy after each round; round 0 is the backbone. {SEEDS_NOTE}"
+    caption = (
+        f"Accuracy after each round of n responses a question; round 0 is the backbone. {SEEDS_NOTE} A backbone that "
+        "seeds share is one model: its bar is Wilson's interval (other questions)."
+    )
     return Section("Figure 4: rounds", [], [], plots / "figure_4", caption)
 
 
@@ -170,12 +189,24 @@ def figure5(cells: list[Cell], plots: Path) -> Section | None:
 
 
 def figure_n(cells: list[Cell], plots: Path) -> Section | None:
-    """Accuracy against the number of responses per question."""
-    panels = []
-    for title, group in panels_of([c for c in comparison.done(cells, "n") if c["loss"]]).items():
+    """Accuracy against the number of responses per question, and on how many examples it stands."""
+    panels, rows = [], []
+    for title, group in panels_of([c for c in comparison.done(cells, "n") if c["loss"]], PANEL[:-1]).items():
         lines = comparison.series(group, "n", comparison.name_of)
         panels.append(Panel(title, "responses per question n", "accuracy", lines, log2=True))
+        for line in lines:
+            for n, y in zip(line.x, line.y, strict=True):
+                at_n = [c for c in group if (comparison.name_of(c), c["n"]) == (line.label, n)]
+                counts = [c["examples"] for c in at_n if c.get("examples") is not None]
+                count = f"{sum(counts) / len(counts):,.0f}" if counts else ""
+                rows.append([title, line.label, f"{n:g}", count, percent(y)])
     if not panels:
         return None
     figures.curves(panels, plots / "responses")
-    return Section("Responses per question", [], [], plots / "responses", f"Accuracy against n. {SEEDS_NOTE}")
+    table = Table(["panel", "method", "n", "trained examples (mean over seeds)", "accuracy (95 %)"], rows)
+    caption = (
+        f"Accuracy against n. {SEEDS_NOTE} A question is trained only where one of its n responses is right, so that "
+        "the number of trained questions differs with n, too (table): a curve is not the effect of better weights "
+        "alone. At one n vanilla and EAST have the same questions."
+    )
+    return Section("Responses per question", [], [table], plots / "responses", caption)

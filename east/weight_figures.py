@@ -17,7 +17,7 @@ EXPONENTS = [k / 4 for k in range(-12, 13)]
 def sections(groups: dict[str, list[tuple[list[Path], Path]]], plots: Path) -> list[Section]:
     """Histograms of the first seed's weights and the effective sample size against a.
 
-    groups: by title, for each seed its weights folders and the graded folder that they are from.
+    groups: by title, for each seed its weights folders, the main ones first, and the graded folder that they are from.
     """
     histograms, panels = [], []
     for title, seeds in groups.items():
@@ -42,15 +42,19 @@ def sections(groups: dict[str, list[tuple[list[Path], Path]]], plots: Path) -> l
 
 
 def histogram(strategy: str, folders: list[Path], most: int = 6) -> dict[str, Any]:
-    """Example weights of a strategy by label, of the first dataset's folders; at most as many as can be told apart."""
+    """Example weights of a strategy by label, of the first dataset's folders.
+
+    At most as many as can be told apart: the strategy's first folder, a = 1, and an even choice of the others.
+    """
     of_one = [folder for folder in folders if folder.parent.name == folders[0].parent.name]
     made = {folder: artifacts.read(folder, stages.WEIGHTS, question_weights.MAKE).config for folder in of_one}
     shown = [folder for folder in of_one if made[folder]["strategy"] == strategy]
+    always = {*shown[:1], *(folder for folder in shown if made[folder]["a"] == 1)}
     shown.sort(key=lambda folder: (isinstance(made[folder]["a"], str), made[folder]["a"]))
-    step = max(1, math.ceil(len(shown) / most))
-    return {
-        question_weights.described(made[f]): np.load(f / "weights.npy")[np.load(f / "kept.npy")] for f in shown[::step]
-    }
+    if len(shown) > most:
+        step = math.ceil(len(shown) / (most - len(always)))
+        shown = [folder for k, folder in enumerate(shown) if k % step == 0 or folder in always]
+    return {question_weights.described(made[f]): np.load(f / "weights.npy")[np.load(f / "kept.npy")] for f in shown}
 
 
 def effective(seeds: list[tuple[list[Path], Path]]) -> list[Series]:

@@ -1,14 +1,16 @@
 """Table 1, curves and sentences from a made study, against what can be worked out from its verdicts."""
 
+import html
 import json
 import math
 
 import numpy as np
 import pytest
 
-from east import comparison, report, statistics, study_sections
+from east import cells, comparison, figures, question_weights, report, statistics, study_sections
+from east.study import Book
 from tests import made_study
-from tests.conftest import command
+from tests.conftest import ROOT, command
 
 
 @pytest.fixture(scope="session")
@@ -106,10 +108,155 @@ def test_exponent_is_chosen_on_held_out_rows():
 
 
 def test_curves_are_means_over_seeds():
-    cells = [{"a": a, "accuracy": v, "s": "x"} for a, v in ((1.0, 0.4), (0.5, 0.7), (1.0, 0.6))]
+    points = ((1.0, 0, 0.4), (0.5, 0, 0.7), (1.0, 1, 0.6))
+    cells = [{"id": f"{a} {seed}", "a": a, "seed": seed, "accuracy": v, "s": "x"} for a, seed, v in points]
     (line,) = comparison.series(cells, "a", lambda c: c["s"], start=statistics.Interval(0.1, 0.0, 0.2))
     assert (line.label, line.x, line.y[0].mean) == ("x", [0.0, 0.5, 1.0], 0.1)
     assert line.y[2] == pytest.approx(statistics.mean_interval([0.4, 0.6])) and math.isnan(line.y[1].low)
+    with pytest.raises(ValueError, match="'0.5 0' and '0.5 0' are both x at a = 0.5 of seed 0 in one figure"):
+        comparison.series([*cells, cells[1]], "a", lambda c: c["s"])
+
+
+@pytest.fixture(scope="module")
+def panels(study):
+    """What the report hands to the figures of the made study: panels by figure and title, and histograms likewise."""
+    drawn = {}
+    with pytest.MonkeyPatch.context() as patch:
+        for kind in ("curves", "histograms"):
+            patch.setattr(figures, kind, lambda panels, path: drawn.update({path.name: {p.title: p for p in panels}}))
+        patch.setattr(report, "write", lambda title, sections, sets, folder: drawn.update(sections=sections))
+        report.run_study(study[0])
+    return drawn
+
+
+def by_hand(study, kind, key="eval", **wanted):
+    """Mean and t interval over seeds of the accuracies in the folders of an experiment's cells with these values."""
+    rows = json.loads((study[0] / "study.json").read_text())["cells"]
+    rows = [c for c in rows if c["status"] == "done" and kind in c["in"] and wanted.items() <= c.items()]
+    assert len(rows) == 3, wanted
+    found = [json.loads((study[0] / c[key] / "results.json").read_text())["accuracy"] for c in rows]
+    return pytest.approx(statistics.mean_interval(found))
+
+
+def test_figure_3_chooses_on_held_out_rows_and_shows_both_curves(study, panels):
+    """Held-out rows choose 2, the test split would choose 1; auto is the mean of what three seeds found: 1.3, 1.5,
+    1.7. The band is vanilla's, which LW(W) is not."""
+    for task in ("easy", "hard"):
+        panel = panels["figure_3"][f"{task}, tiny, sft, n = 16"]
+        test, held_out = panel.series
+        assert (test.label, held_out.label) == ("test", "held-out")
+        assert test.x == held_out.x == [-1.0, 0.5, 1.0, 2.0]
+        for line, key in ((test, "eval"), (held_out, "eval_select")):
+            for a, y in zip(line.x, line.y, strict=True):
+                assert y == by_hand(study, "fig3", key, task=task, a=a)
+        assert test.x[np.argmax([y.mean for y in test.y])] == 1.0
+        assert panel.marks == [("chosen: a = 2", 2.0), ("a: auto = 1.5", pytest.approx(1.5))]
+        (label, band), = panel.levels
+        assert label == "vanilla" and band == by_hand(study, "table1", task=task, method="vanilla")
+        assert band != by_hand(study, "table1", task=task, method="lw_w")
+    (section,) = [s for s in panels["sections"] if s.title.startswith("Figure 3")]
+    auto = comparison.level(c for c in comparison.read(study[0])["cells"] if (c["task"], c["a"]) == ("easy", "auto"))
+    assert ["easy, tiny, sft, n = 16", "a: auto (mean over seeds)", "1.5", study_sections.percent(auto)] in (
+        section.tables[0].rows
+    )
+
+
+def test_figure_4_starts_at_the_backbone(study, panels):
+    """Round 0 is one model, whatever the seed: Wilson's interval. The other rounds are means over seeds, at n = 8."""
+    for task in ("easy", "hard"):
+        lines = {line.label: line for line in panels["figure_4"][f"{task}, tiny, sft, n = 8"].series}
+        assert list(lines) == ["vanilla", "EAST a = 1"]
+        cells = json.loads((study[0] / "study.json").read_text())["cells"]
+        backbone = next(c for c in cells if (c["task"], c["method"]) == (task, "backbone"))
+        result = json.loads((study[0] / backbone["eval"] / "results.json").read_text())
+        for line, method in zip(lines.values(), ("vanilla", "east"), strict=True):
+            assert line.x == [0.0, 1.0, 2.0, 3.0]
+            assert line.y[0] == pytest.approx((result["accuracy"], *result["wilson_95"]))
+            for number, y in zip(line.x[1:], line.y[1:], strict=True):
+                assert y == by_hand(study, "fig4", task=task, method=method, round=number)
+
+
+def test_figure_5_keeps_strategies_apart(study, panels):
+    panel = panels["figure_5"]["easy, tiny, sft, n = 16"]
+    assert [line.label for line in panel.series] == ["entropy", "accuracy", "rejection"]
+    for line in panel.series:
+        assert line.x == [0.5, 1.0]
+        for a, y in zip(line.x, line.y, strict=True):
+            assert y == by_hand(study, "fig5", task="easy", strategy=line.label, a=a)
+    assert panel.levels[0][1] == by_hand(study, "table1", task="easy", method="vanilla")
+
+
+def test_figure_of_n_has_vanilla_beside_east_and_counts_what_is_trained(study, panels):
+    """The made cells train on 34 + n examples."""
+    panel = panels["responses"]["hard, tiny, sft"]
+    assert [line.label for line in panel.series] == ["vanilla", "EAST a = 1"]
+    for line, method in zip(panel.series, ("vanilla", "east"), strict=True):
+        assert line.x == [4.0, 8.0, 16.0]
+        for n, y in zip(line.x, line.y, strict=True):
+            assert y == by_hand(study, "n", task="hard", method=method, n=n)
+    (section,) = [s for s in panels["sections"] if s.title == "Responses per question"]
+    rows = [row[:4] for row in section.tables[0].rows if row[0] == "hard, tiny, sft"]
+    assert rows == [["hard, tiny, sft", m, n, c] for m in ("vanilla", "EAST a = 1") for n, c in
+                    (("4", "38"), ("8", "42"), ("16", "50"))]  # fmt: skip
+    assert "the number of trained questions differs with n" in section.caption
+
+
+def test_effective_sample_sizes_are_each_strategys_own(study, panels):
+    found = {line.label: line for line in panels["effective_sample_size"]["easy, tiny"].series}
+    assert list(found) == ["entropy", "accuracy", "rejection"]
+    runs = [study[0] / "cells" / f"easy-{seed}" / "round_1" for seed in range(3)]
+    for strategy, line in found.items():
+        shares = []
+        for run in runs:
+            rows = question_weights.graded_rows(run / "graded")
+            dataset = question_weights.dataset_of(run / "weights" / "sft" / "uniform")
+            values, _, _ = question_weights.example_values(strategy, rows, dataset)
+            shares.append(question_weights.effective_shares(values, [2.0])[0])
+        assert line.y[line.x.index(2.0)] == pytest.approx(statistics.mean_interval(shares))
+    assert len({round(line.y[-1].mean, 6) for line in found.values()}) == 3
+
+
+def test_histograms_hold_the_main_exponent(panels):
+    shown = list(panels["weights"]["easy, tiny: entropy"].values)
+    assert shown == [f"entropy a = {a}" for a in ("-1", "0.5", "1", "2")]
+
+
+def test_the_page_holds_every_table_and_figure(study, panels):
+    """Every cell of every table as text, and an SVG for every figure."""
+    page = (study[0] / "report.html").read_text()
+    titles = [section.title for section in panels["sections"]]
+    expected = ["Summary", "Table 1", "Figure 3: the exponent", "Figure 4: rounds",
+                "Figure 5: entropy, accuracy, rejection", "Responses per question", "Weights",
+                "Effective sample size"]  # fmt: skip
+    assert titles == expected
+    for section in panels["sections"]:
+        assert f"<h2>{html.escape(section.title)}</h2>" in page
+        for table in section.tables:
+            for row in table.rows:
+                assert "".join(f"<td>{html.escape(cell)}</td>" for cell in row) in page
+        assert section.figure is None or f"<figcaption>{html.escape(section.caption)}</figcaption>" in page
+    assert page.count('src="data:image/svg+xml;base64,') == 6 == sum(s.figure is not None for s in panels["sections"])
+
+
+def test_cells_at_another_n_have_a_panel_of_their_own_and_twins_are_refused(study, tmp_path):
+    """n = 16 and n = 128 of one sweep are not one point; two cells of one seed that would be one are an error."""
+    folder, _ = study
+    read = comparison.read(folder)
+    sweep = [c for c in read["cells"] if "fig5" in c["in"] and c["task"] == "easy"]
+    other = [{**c, "id": c["id"] + "-128", "n": 128} for c in sweep]
+    titles = study_sections.panels_of(sweep + other)
+    assert list(titles) == ["easy, tiny, sft, n = 16", "easy, tiny, sft, n = 128"]
+    assert [len(group) for group in titles.values()] == [len(sweep)] * 2
+    with pytest.raises(ValueError, match="in one figure; give them experiments of their own"):
+        study_sections.figure5([*sweep, {**sweep[0], "id": "twin"}], tmp_path)
+
+
+def test_experiments_without_a_section_are_named(study):
+    read = comparison.read(study[0])
+    assert not any("No section shows" in line for line in study_sections.summary(read, []).text)
+    read["cells"][0]["in"] = ["table1", "ablation"]
+    assert any("No section shows ablation: a report knows the experiments table1, fig3" in line
+               for line in study_sections.summary(read, []).text)  # fmt: skip
 
 
 def test_report_has_every_table_and_figure(study):
@@ -133,7 +280,6 @@ def test_report_has_every_table_and_figure(study):
         (lambda s: "{", "not a study"),
         (lambda s: json.dumps({"cells": [{"id": "x"}]}), "cell 'x' has no 'task'"),
         (lambda s: s.replace("/eval/vanilla-uniform-None-16-1", "/eval/gone", 1), "which study.json calls done"),
-        (lambda s: s.replace('"done"', '"waiting"'), "no cell is done"),
     ],
 )
 def test_broken_studies_end_in_one_line(study, tmp_path, change, message):
@@ -155,8 +301,37 @@ def test_a_study_that_has_only_begun_is_reported(study, tmp_path):
     (tmp_path / "study.json").write_text(json.dumps(begun))
     (tmp_path / "cells").symlink_to(folder / "cells")
     report.run_study(tmp_path)
-    assert "Cells: 6 done" in (tmp_path / "report.md").read_text() and not (tmp_path / "figures").exists()
+    text = (tmp_path / "report.md").read_text()
+    assert "Cells: 6 done" in text and not (tmp_path / "figures").exists()
+    assert "| easy | tiny | sft | EAST a = 1 | 0 |  |  |  |  |  |  | 50.0% |  |" in text
     assert 'id="questions" hidden' in (tmp_path / "report.html").read_text()
+
+
+def test_before_the_first_cell_the_papers_numbers_stand_beside_an_empty_column(tmp_path):
+    """As study_llama.yaml ships: two models, two tasks, and for each of three losses a backbone, vanilla, LW(W), LW(P)
+    and EAST: 60 rows. The authors print 2 x 2 backbones (each stands under three losses) and 2 x 2 x 3 x 2 others."""
+    study = cells.load(str(ROOT / "configs" / "study_llama.yaml"), [f"folder={tmp_path}"])
+    Book(study, cells.expand(study))
+    report.run_study(tmp_path)
+    rows = comparison.table1(comparison.read(tmp_path), tmp_path)
+    assert len(rows) == 2 * 2 * 3 * 5 and all(row.accuracies == [] for row in rows)
+    assert sum(row.paper is not None for row in rows) == 2 * 2 * 3 * 3
+    shown = study_sections.table1(rows).tables[0].rows
+    assert {tuple(row[4:11]) for row in shown} == {("0", "", "", "", "", "", "")}
+    by_row = {tuple(row[:4]): row[-2:] for row in shown}
+    assert by_row["gsm8k", "llama-1b", "dpo", "EAST a = 1.5"] == ["51.9%", ""]
+    assert by_row["math", "llama-8b", "kto", "backbone"] == ["50.4%", ""]
+    assert by_row["math", "llama-8b", "kto", "vanilla"] == ["48.9%", ""]
+    assert by_row["gsm8k", "llama-8b", "sft", "LW(P)"] == ["", ""]
+    assert "| gsm8k | llama-1b | sft | EAST a = 1.5 | 0 |" in (tmp_path / "report.md").read_text()
+
+
+def test_names_with_dollars_and_underscores_are_drawn_as_they_are(tmp_path):
+    """matplotlib reads text between two dollars as mathematics: $x_{$ would end the report."""
+    line = statistics.Series("$x_{$", [1.0, 2.0], [statistics.Interval(0.5, 0.4, 0.6)] * 2)
+    figures.curves([figures.Panel("runs/$a_b$/$x_{$", "$^$", "accuracy", [line], log2=True)], tmp_path / "curves")
+    figures.histograms([figures.Histogram("$x_{$", "weight", {"$y_{$": np.ones(9)})], tmp_path / "histograms")
+    assert "runs/$a_b$/$x_{$" in (tmp_path / "curves.svg").read_text()
 
 
 def test_no_study_and_no_config_say_what_to_give(tmp_path):

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from east import explorer, question_weights
+from east import explorer, question_weights, weight_figures
 from tests import made_study
 
 ANSWERS = ["5", "5", "5", "7", "7", "8"]
@@ -51,6 +51,16 @@ def test_missing_strategies_are_computed_at_the_exponent_nearest_to_1(folder):
     labels = [columns[k].label for k in (ours, theirs)]
     assert labels == ["sft: entropy a = 2", "sft: accuracy a = 2 (computed for this page)"]
     assert columns[theirs].weights == {"q/0": 1.0}  # one trained question: its weight is the mean
+
+
+def test_a_histogram_of_many_exponents_keeps_the_main_one_and_1(folder):
+    """Ten exponents, at most six shown: every third (10 / (6 - 2)), a = 1 and the first folder's, 2."""
+    exponents = [-3.0, -2.0, -1.0, -0.5, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
+    made_study.write_weights(folder, "sft", [("entropy", a) for a in exponents])
+    folders = sorted((folder / "weights" / "sft").iterdir(), key=lambda each: not each.name.endswith("-2"))
+    shown = weight_figures.histogram("entropy", folders)
+    assert list(shown) == [f"entropy a = {a}" for a in ("-3", "-0.5", "1", "1.5", "2", "3")]
+    assert list(weight_figures.histogram("accuracy", folders)) == []
 
 
 def test_an_exponent_found_by_the_stage_is_named(folder):

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from east import artifacts, cells, jobs
+from east import artifacts, cells, jobs, study_sections
+from east.study import Book, link_samples
 from tests.conftest import ROOT, command, environment
 
 A = {"runs": {"sft": "sft.yaml", "dpo": "dpo.yaml"}, "a": 1.5, "select": [90, 100],
@@ -102,12 +103,51 @@ def test_shared_stages_are_planned_once_and_in_order(tmp_path):
          r"but .*sft.yaml trains on all"),
         ({"seeds": [0, 0]}, r"the same seed, stands twice"),
         ({"seeds": []}, r"`seeds`: found \[\]"),
+        ({"paper": [{"model": "m", "task": "t", "method": "EAST", "accuracy": 0.5}]}, r"`paper.*`: found 'EAST'"),
     ],
 )  # fmt: skip
 def test_bad_study_files_are_refused(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message) as error:
         load(tmp_path, **changes)
     assert "\n" not in str(error.value)
+
+
+def test_the_small_study_is_the_papers_grid(tmp_path):
+    """Issue 5's grid and no less: what is taken out of the file is missing from the report."""
+    study = cells.load(str(ROOT / "configs" / "study_small.yaml"), [])
+    assert study.seeds == [0, 1, 2, 3, 4] and study.n == 128
+    assert [task.name for task in study.tasks] == ["tiny-easy", "tiny-hard"]
+    asked = {name: e.model_dump(exclude_defaults=True) for name, e in study.experiments.items()}
+    assert asked == {
+        "table1": {"loss": ["sft", "dpo", "kto"], "method": ["vanilla", "lw_w", "lw_p", "east"]},
+        "fig3": {"a": [-3, -2, -1, -0.5, 0.5, 1, 1.5, 2, 3, "auto"], "select": True},
+        "fig4": {"method": ["vanilla", "east"], "n": [16], "rounds": 3},
+        "fig5": {"strategy": ["entropy", "accuracy", "rejection"], "a": [0.5, 1, 1.5]},
+        "n": {"method": ["vanilla", "east"], "n": [8, 16, 32, 64, 128]},
+    }
+    assert tuple(asked) == study_sections.SHOWN
+    assert all((task.model_dump()["a"], task.select) == (1, (4400, 4900)) for task in study.tasks)
+
+
+def test_the_llama_study_is_the_papers_grid():
+    """The 16 exponents that the paper searches, and auto; its authors' table beside it."""
+    study = cells.load(str(ROOT / "configs" / "study_llama.yaml"), [])
+    assert study.experiments["fig3"].a == [
+        -3, -2.5, -2, -1.5, -1.25, -1, -0.5, 0.1, 0.2, 0.5, 0.7, 1, 1.5, 2, 2.5, 3, "auto",
+    ]  # fmt: skip
+    assert tuple(study.experiments) == study_sections.SHOWN and study.seeds == [0, 1, 2, 3, 4]
+    assert study.experiments["n"].method == ["vanilla", "east"] and study.experiments["fig4"].rounds == 3
+    paper = {(p.model, p.task, p.loss, p.method): p.accuracy for p in study.paper}
+    assert len(paper) == len(study.paper) == 28
+    columns = {("llama-1b", "gsm8k"): [46.2, 50.1, 51.8, 50.2, 51.9, 53.0, 53.0],
+               ("llama-1b", "math"): [28.5, 28.4, 29.4, 28.7, 29.7, 28.8, 29.9],
+               ("llama-8b", "gsm8k"): [82.8, 85.0, 86.1, 84.6, 85.4, 83.9, 85.1],
+               ("llama-8b", "math"): [50.4, 50.0, 51.2, 50.1, 50.9, 48.9, 51.0]}  # fmt: skip
+    lines = [(None, "backbone"), *((loss, m) for loss in ("sft", "dpo", "kto") for m in ("vanilla", "east"))]
+    for column, percents in columns.items():
+        assert [paper[(*column, *line)] for line in lines] == pytest.approx([p / 100 for p in percents])
+    for task in study.tasks:  # MATH's own order would hold out precalculus alone
+        assert ("task.train=math_train_shuffled.jsonl" in task.set) == (task.task == "math")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("study_*.yaml")), ids=lambda p: p.stem)
@@ -229,3 +269,82 @@ def test_a_study_is_stopped_goes_on_past_a_failed_cell_and_skips_what_is_done(tm
     began = (tmp_path / "out" / "logs").stat().st_mtime
     third = command(*line)
     assert third.returncode == 0 and (tmp_path / "out" / "logs").stat().st_mtime == began
+    results_of_another_time_are_not_kept(path, study["cells"])
+    models_go_once_nothing_starts_from_them(path, study["cells"])
+
+
+def waiting(path: Path, *changes: str) -> list[str]:
+    """Labels and rounds of the cells that a start of the study would make."""
+    study = cells.load(str(path), list(changes))
+    return sorted(f"{c.label} {c.n} {c.round}" for c in Book(study, cells.expand(study)).waiting())
+
+
+def results_of_another_time_are_not_kept(path: Path, rows: list[dict]):
+    """A study whose every cell is done: whatever a result was made from, another one of it makes the cell wait."""
+    out, everything = path.parent / "out", sorted(f"{sft(r)} {r['n']} {r['round']}" for r in rows)
+    kept = (out / "study.json").read_text()
+    assert waiting(path) == []
+    teach = (path.parent / "teach.yaml").read_text()
+    (path.parent / "teach.yaml").write_text(teach.replace("epochs: 3", "epochs: 4"))
+    assert waiting(path) == everything
+    (path.parent / "teach.yaml").write_text(teach)
+
+    def after(file: Path, change) -> list[str]:
+        """What waits once a file is changed; everything is then put back."""
+        before = file.read_bytes()
+        file.write_text(change(before.decode()))
+        (out / "study.json").write_text(kept)
+        found = waiting(path)
+        file.write_bytes(before)
+        (out / "study.json").write_text(kept)
+        assert waiting(path) == []
+        return found
+
+    backbone = path.parent / "taught" / "round_1" / "train" / "backbone" / "final" / "config.json"
+    assert after(backbone, lambda text: text + "\n") == everything
+    vanilla = next(r for r in rows if (sft(r), r["n"], r["round"]) == ("sft-vanilla", 8, 1))
+
+    def other(text: str) -> str:
+        return json.dumps({**json.loads(text), "fingerprints": {"model": "another"}})
+
+    assert after(out / vanilla["eval"] / "results.json", other) == ["sft-vanilla 8 1", "sft-vanilla 8 2"]
+    assert after(out / vanilla["eval_select"] / "results.json", other) == ["sft-vanilla 8 1", "sft-vanilla 8 2"]
+    graded = out / vanilla["graded"] / "manifest.json"
+    changed = after(graded, lambda text: json.dumps({**json.loads(text), "fingerprint": "another"}))
+    assert changed == ["sft-east-entropy-1 8 1", "sft-vanilla 8 1", "sft-vanilla 8 2"]
+
+
+def sft(row: dict) -> str:
+    """The label of a row's cell."""
+    return Path(row["train"]).name if row["train"] else "backbone"
+
+
+def models_go_once_nothing_starts_from_them(path: Path, rows: list[dict]):
+    """keep_models: false. Round 1's model stays while round 2 waits and goes when it is done; so do all others."""
+    out = path.parent / "out"
+    study = cells.load(str(path), ["keep_models=false"])
+    book = Book(study, cells.expand(study))
+    first, second = (next(r for r in rows if (sft(r), r["n"], r["round"]) == ("sft-vanilla", 8, t)) for t in (1, 2))
+    final = {t: out / row["train"] / "final" for t, row in ((1, first), (2, second))}
+    assert final[1].exists() and final[2].exists()
+    book.rows[second["id"]]["status"] = "waiting"
+    book.done(first["id"])
+    assert final[1].exists(), "round 2 starts from it"
+    book.done(second["id"])
+    assert not final[1].exists() and not final[2].exists()
+    assert Book(study, cells.expand(study)).waiting() == [], "a deleted model's results stand"
+
+
+def test_a_larger_n_of_an_old_folder_is_refused_in_one_line(tmp_path):
+    """n = 16 has samples of its own; where the study asks for 64, n = 16 would be a view of the first of those."""
+    study = load(tmp_path, seeds=[0], n=64, experiments={"e": {"n": [16, 64]}})
+    small = next(c for c in cells.expand(study) if c.n == 16)
+    own = cells.settings(study, small).folder_of("samples")
+    own.mkdir(parents=True)
+    with pytest.raises(ValueError, match="found responses drawn for n = 16, expected a view of those for n = 64") as e:
+        link_samples(study, small)
+    assert "\n" not in str(e.value) and own.is_dir()
+    own.rmdir()
+    link_samples(study, small)
+    link_samples(study, small)
+    assert own.readlink() == Path("../../n64/round_1/samples")

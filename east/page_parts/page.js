@@ -8,7 +8,8 @@ if (!sets.length) return;
 const ROW = 44, REACH = 14, EVEN = 0.1;  // pixels; pixels; weights this near to each other are about equal
 const NUMBERS = ["entropy", "accuracy", "rejection", "weight"];
 const unpacked = new Map();
-let data, view = [], picked = -1, sort = "gap", falling = true, grid = new Map(), spots, frame = 0, asked = 0;
+let data, view = [], picked = -1, sort = "gap", falling = true, grid = new Map(), spots, frame = 0, asked = 0, opened = 0;
+const idle = [...at("panel").childNodes];
 
 function make(tag, options = {}, ...children) {
   const { class: name, text, ...rest } = options;
@@ -33,7 +34,12 @@ async function unpack(id) {
 }
 
 async function open(s) {
-  data = { set: s, ...await unpack(`index-${s}`) };
+  const mine = ++opened, index = await unpack(`index-${s}`);
+  if (mine !== opened) return;  // another set was chosen meanwhile
+  data = { set: s, ...index };
+  asked++;  // a question of the set before that is still being unpacked is not shown
+  at("panel").replaceChildren(...idle);
+  at("list").removeAttribute("aria-activedescendant");
   const [ours, theirs] = data.pair.map(k => data.columns[k].w);
   data.gap = data.id.map((_, i) => ours[i] === null || theirs[i] === null ? null : ours[i] - theirs[i]);
   at("about").textContent = sets[s].about;

@@ -182,8 +182,8 @@ def problems(level: str, split: str, count: int, seed: int) -> list[dict[str, st
     r"""The first `count` problems of a level and split: id, question, answer, solution, level, type.
 
     `answer` is a plain integer as text; `solution` ends in `\boxed{answer}`. No question stands twice, no
-    calculation twice within a thousand problems or, in the train split, within five thousands in a row. Equal arguments give equal problems on every machine, and a
-    larger count begins with the problems of a smaller.
+    calculation twice within a thousand problems or, in the train split, within five thousands in a row. Equal
+    arguments give equal problems on every machine, and a larger count begins with the problems of a smaller.
     Raises ValueError for an unknown level or split, or a count below one.
     """
     if level not in DISTRACTED or split not in ("train", "test") or count < 1:

@@ -10,7 +10,7 @@ import pytest
 
 from east import artifacts, config, generate, samples, stages
 from east.config import Adaptive
-from tests import conftest, drawing
+from tests import conftest, drawing, made_study
 from tests.conftest import ROOT, settings
 from tests.test_sampling import contents
 
@@ -199,3 +199,31 @@ def test_the_replay_prints_its_table_and_one_json_line():
     assert fixed[4, "plugin"]["right_lost"] > fixed[32, "plugin"]["right_lost"] == 0
     least = next(row for row in found["adaptive"] if row["tolerance"] == 9)  # nothing is drawn beyond the first 16
     assert least["saved"] == 0.5 and least["rmse"] == fixed[16, "plugin"]["rmse"]
+
+
+def test_the_replay_of_a_graded_folder_is_worked_by_hand(tmp_path):
+    """Gold 5. Eight times 5; four 7 and then four 5; 5 and 7 in turn; and a question without any answer, left out.
+    h = 0, ln 2, ln 2, weights 0, 3/2, 3/2. The first four say h = 0, 0, ln 2, weights 0, 0, 3: the bias is -(ln 2)/3,
+    the mean error of a weight (0 + 3/2 + 3/2)/3 = 1, and one of three questions has lost its right answers."""
+    answers = [["5"] * 8, ["7"] * 4 + ["5"] * 4, ["5", "7"] * 4, [None] * 8]
+    graded = [made_study.graded_row(f"q/{k}", row, "5") for k, row in enumerate(answers)]
+    graded[3] |= {"cluster": [-1] * 8, "clusters": []}
+    made_study.write_round(tmp_path, graded, [["t"] * 8] * 4, ["?"] * 4)
+    line = [sys.executable, "benchmarks/adaptive.py", "--graded", str(tmp_path / "graded"), "--first", "4"]
+    done = subprocess.run([*line, "--tolerances", "9"], cwd=ROOT, capture_output=True, text=True,
+                          env=conftest.environment())  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["questions"] == 3 and found["mean_entropy"] == pytest.approx(2 * np.log(2) / 3)
+    few, all_ = (row for row in found["fixed"] if row["estimator"] == "plugin")
+    assert (few["n"], all_["n"]) == (4, 8) and (all_["rmse"], all_["right_lost"]) == (0, 0)
+    assert few["bias"] == pytest.approx(-np.log(2) / 3) and few["weight_error"] == pytest.approx(1)
+    assert few["right_lost"] == pytest.approx(1 / 3)
+    least = next(row for row in found["adaptive"] if row["plan"] == "adaptive")  # stops at the first four
+    assert least["saved"] == 0.5 and least["weight_error"] == pytest.approx(1)
+
+
+def test_a_replay_of_no_graded_folder_says_what_to_give(tmp_path):
+    line = [sys.executable, "benchmarks/adaptive.py", "--graded", str(tmp_path)]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, env=conftest.environment())
+    assert done.returncode == 2 and "found no questions.jsonl; give a run's round_1/graded" in done.stderr

@@ -209,6 +209,57 @@ def test_keyboard_walks_through_the_list(browser, made):
     wait(browser, "document.querySelector('#list .row[aria-selected=true]')?.ariaPosInSet === '90'")
 
 
+SWITCH = """  // choose a set
+    const s = document.getElementById("set"); s.value = arguments[0]; s.dispatchEvent(new Event("change"));
+"""
+
+
+@pytest.fixture(scope="module")
+def two_sets(tmp_path_factory):
+    """A page of two sets whose questions have unlike names."""
+    sets = []
+    for name in ("first", "second"):
+        folder = tmp_path_factory.mktemp(name) / "round_1"
+        rows, responses, asked = made_study.made_rows(70, 8, np.random.default_rng(1), hostile=False)
+        rows = [{**row, "question": f"{name}/{k}"} for k, row in enumerate(rows)]
+        made_study.write_round(folder, rows, responses, asked)
+        sets.append(report.packed(name, folder / "graded", folder / "samples", [], explorer.BUDGET))
+    path = tmp_path_factory.mktemp("two") / "report.html"
+    artifacts.write_text(path, page.page("two", [], sets))
+    return path
+
+
+def test_another_set_leaves_nothing_of_the_one_before(browser, two_sets):
+    """The panel is empty again, also where a click was still being answered; of two choices the last one counts."""
+    visit(browser, two_sets)
+    first = "document.querySelector('#list .row span')?.textContent.startsWith(arguments[0])"
+    (idle,) = texts(browser, "#panel")
+    assert picked_after_click(browser).startswith("first/")
+    browser.execute_script(SWITCH, 1)
+    wait(browser, first, "second/")
+    assert texts(browser, "#panel") == [idle]
+    assert picked_after_click(browser).startswith("second/")
+
+    visit(browser, two_sets)
+    browser.execute_script("document.querySelector('#list .row').click();" + SWITCH, 1)
+    wait(browser, first, "second/")
+    time.sleep(0.5)
+    assert texts(browser, "#panel") == [idle]
+
+    visit(browser, two_sets)
+    browser.execute_script(SWITCH + "s.value = 0; s.dispatchEvent(new Event('change'));", 1)
+    time.sleep(0.5)
+    assert all(name.startswith("first/") for name in ids(browser)) and count(browser) == 70
+    assert picked_after_click(browser).startswith("first/")
+    clean(browser)
+
+
+def picked_after_click(driver) -> str:
+    """Click the first row; the id that the panel then shows."""
+    driver.execute_script("document.querySelector('#list .row').click()")
+    return picked(driver, ids(driver)[0])
+
+
 def test_narrow_window_does_not_scroll_sideways(browser, made):
     browser.set_window_size(500, 900)
     try:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from east import artifacts, batches, columns, command, engine, metrics, models, objective, reference
@@ -44,21 +45,23 @@ def train(config: Config) -> None:
     steps = batches.total_steps(len(data.kept), t.batch_size, t.epochs)
     last = min(steps, t.max_steps or steps)
     if data.reference is not None:  # also on resume: until the checkpoint is loaded, this is the starting model
-        reference.check(model, data.tokens, data.reference, np.arange(len(data.reference)), device, t.dtype)
+        reference.check(model, data.tokens, data.reference, np.arange(len(data.reference)), device, t.dtype, t.seed)
     first = engine.restore(model, folder / "checkpoint")
     if first > last:
         raise ValueError(f"{folder / 'checkpoint'} stands after step {first}, train.max_steps is {last}; raise it")
     with engine.together():
         log = metrics.Log(folder, first, t.tensorboard, t.wandb, config.model_dump()) if rank == 0 else None
     stopping, stops = watch_sigterm(), 0.0
+    began = time.perf_counter()
 
     for step in tqdm(
         objective.steps(data, config.loss, t, first, last, rank, ranks, device),
         desc="train", initial=first, total=last, disable=rank > 0,
     ):  # fmt: skip
-        began = time.perf_counter()
         torch.manual_seed(((t.seed * 1_000_003 + step.number) * 4096 + rank) % 2**63)  # the same dropout on resume
         numbers = objective.step_numbers(config.loss, model, step, engine.reduce_sum)
+        if step.number == 0 and data.reference is not None:
+            check_start(config, data, objective.start_error(model, step), numbers)
         sums = dict.fromkeys(objective.REPORTED[config.loss.name], torch.zeros((), dtype=torch.float64, device=device))
         for micro, number in zip(step.micro_batches, numbers, strict=True):
             values, report = objective.example_losses(config.loss, model(micro.batch), micro, number)
@@ -67,9 +70,12 @@ def train(config: Config) -> None:
             if micro.real:
                 report |= {"loss": loss.detach(), "tokens": torch.tensor(len(micro.batch.input_ids))}
                 sums = {name: total + report[name] for name, total in sums.items()}
-        *totals, stops = engine.reduce_sum(torch.stack([*sums.values(), sums["loss"].new_tensor(stopping())])).tolist()
+        told = sums["loss"].new_full((), stopping())
+        *totals, stops = engine.reduce_sum(torch.stack([*sums.values(), told])).tolist()
         summed = dict(zip(sums, totals, strict=True))
-        check_step(config, data, step, summed)
+        if not math.isfinite(summed["loss"]):
+            found = f"step {step.number}: the loss is {summed['loss']}"
+            raise ValueError(f"{found}; no update was made. {blame(data, step)}")
         rate = batches.learning_rate(step.number, steps, t.lr, t.warmup_ratio, t.schedule)
         for group in model.optimizer.param_groups:
             group["lr"] = rate
@@ -84,11 +90,13 @@ def train(config: Config) -> None:
             engine.save(model, folder / "checkpoint", done, rank)
         if stops:
             break
+        began = time.perf_counter()
     if log:
         log.close()
     if stops:
         sys.exit(143)
 
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the checkpoint stands: started again, the run exports
     state = engine.gather(model, rank)
     with engine.together():
         if rank == 0:
@@ -111,7 +119,7 @@ def build(config: Config, start: Path, device: torch.device, ranks: int) -> Any:
         gradient_checkpointing=t.gradient_checkpointing,
     )
     collision = config.loss.local_weight == "lw_w"
-    module = CompletionLogprobs(policy, t.head_chunk, with_collision=collision, compiled=t.compile).to(device)
+    module = CompletionLogprobs(policy, t.head_chunk, collision, compiled=t.compile, device=device)
     module.train()
     trained = [p for p in module.parameters() if p.requires_grad]
     groups = [
@@ -137,7 +145,7 @@ def identity(config: Config, model_digest: str, ranks: int) -> dict[str, Any]:
     if config.loss.depends_on_split:
         split = {"micro_batch": config.train.micro_batch, "micro_tokens": config.train.micro_tokens, "ranks": ranks}
     return split | {
-        "loss": config.loss.model_dump(),
+        "loss": config.loss.used,
         "lora": config.model.lora and config.model.lora.model_dump(),
         "train": config.train.model_dump(exclude=SHARED_OUT),
         "max_steps": config.train.max_steps,
@@ -148,40 +156,32 @@ def identity(config: Config, model_digest: str, ranks: int) -> dict[str, Any]:
 def claim(config: Config, ours: dict[str, Any], data: objective.Data, rank: int) -> bool:
     """True when the model is there already. Raises ValueError when the folder holds another run's work."""
     folder, make = config.folder_of("train"), "python train.py --config X"
-    if artifacts.reusable(folder / "final", KIND, ours, data.inputs, make):
-        if rank == 0:
-            print(f"model: {folder / 'final'} is complete and made from just this; nothing to do")
-        return True
     with engine.together():
-        if rank == 0:
+        if rank == 0:  # before final/, which is made from the same and more: what a plan forbids is the whole folder
             artifacts.claim(folder, {k: v for k, v in ours.items() if k != "max_steps"}, data.inputs, make)
+    done = artifacts.reusable(folder / "final", KIND, ours, data.inputs, make)
+    if rank == 0 and done:
+        print(f"model: {folder / 'final'} is complete and made from just this; nothing to do")
+    with engine.together():
+        if rank == 0 and not done:
             artifacts.write_text(folder / "config.yaml", to_yaml(config))
-    return False
+    return done
 
 
-def check_step(config: Config, data: objective.Data, step: objective.Step, report: dict[str, float]) -> None:
-    """Stop before the update: on a loss that is not finite, and on a first step that breaks the invariants.
+def check_start(config: Config, data: objective.Data, error: Tensor, numbers: list[objective.StepNumbers]) -> None:
+    """Stop before the first update unless the policy is its reference, whatever the loss does with the two.
 
-    With policy = reference DPO's loss is ln 2 mean(w); KTO's is 0.5 mean(w lambda) when z0 = 0.
+    Then every loss has its value of step 0: DPO ln 2 mean(w), KTO z0 = 0 and 0.5 mean(w lambda).
+    error: this rank's, see `objective.start_error`. One that is nan passes: the loss stops the run, by its name.
     """
-    if not math.isfinite(report["loss"]):
-        raise ValueError(f"step {step.number}: the loss is {report['loss']}; no update was made. {blame(data, step)}")
-    if step.number > 0 or config.loss.name == "sft" or config.loss.local_weight != "none":
-        return
-    weights = data.weights[step.rows]
-    if config.loss.name == "dpo":
-        expected = math.log(2) * float(weights.mean())
-    else:
-        desirable = data.tokens.examples[step.rows]["desirable"]
-        factor = np.where(desirable, config.loss.lambda_desirable, config.loss.lambda_undesirable)
-        expected = 0.5 * float((weights * factor).mean())
-    tolerance = {"float32": 1e-3, "bfloat16": 5e-2}[config.train.dtype] * max(1.0, expected)
-    if abs(report["loss"] - expected) > tolerance:
+    worst, allowed = float(engine.reduce_max(error)), reference.TOLERANCE[config.train.dtype]
+    if worst > allowed:
         raise ValueError(
-            f"step 0: found loss {report['loss']:.6f}, expected {expected:.6f} for a policy that equals its reference; "
-            "the reference column is not of this model: delete the round's folders reference/ and scores/ and run "
-            "`python -m east reference`"
+            f"step 0: a sequence of T tokens has log-probability {worst:.2g} sqrt(T) nats from its reference, expected "
+            f"at most {allowed:g} sqrt(T) for a policy that equals its reference; {reference.MEND}"
         )
+    z0, longest = max(float(n.z0) for n in numbers), int(data.tokens.sequences["completion_length"].max())
+    assert not z0 > allowed * math.sqrt(longest), f"z0 = {z0} at step 0 is no mean over the pairs"
 
 
 def blame(data: objective.Data, step: objective.Step) -> str:
@@ -204,6 +204,8 @@ def log_row(
     row: dict[str, Any] = {"step": step.number, "epoch": step.epoch, "examples": examples}
     row |= {"loss": report["loss"], "lr": rate, "grad_norm": grad_norm, "tokens": report["tokens"]}
     row["tokens_per_second"] = report["tokens"] / seconds
+    if torch.cuda.is_available():
+        row["gpu_memory"] = torch.cuda.max_memory_allocated()  # bytes, of this rank, so far
     counts = dict.fromkeys(report, float(examples))
     if config.loss.name == "kto":
         counts |= {"reward_desirable": report["desirable"], "reward_undesirable": examples - report["desirable"]}

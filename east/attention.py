@@ -1,57 +1,28 @@
 """Attention of packed batches: every segment causally on itself and on its shared prompt, nothing else.
 
-Two names for transformers' attn_implementation: `packed` needs no extra package (PyTorch's varlen flash
-kernel for half precision on CUDA, SDPA per segment elsewhere); `packed_fa2` takes the varlen kernel of the
-flash-attn package. The decoder is called with `segments=PackedSegments(...)`, which transformers hands to
-every attention layer untouched. Costs the sum of squared segment lengths.
+Two names for transformers' attn_implementation. `packed` takes the best kernel there is: for half precision on CUDA
+the varlen kernel of the flash-attn package where that is installed, else PyTorch's; elsewhere SDPA per segment.
+`packed_sdpa` is SDPA per segment everywhere, the slow way that `check_kernel` holds the kernels to. The decoder is
+called with `segments=PackedSegments(...)`, which transformers hands to every attention layer untouched. Costs the sum
+of squared segment lengths.
 """
 
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention.varlen import varlen_attn
-from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface
 
-from east.packing import Segment
+from east.packing import PackedSegments, Segment
 
-NAMES = ("packed", "packed_fa2")
-
-
-class PackedSegments:
-    """What attention must know of a packed batch.
-
-    A plain object, so that torch.compile does not specialise on its contents; only `packed_attention`, which
-    is never compiled, reads it.
-    """
-
-    def __init__(self, segments: tuple[Segment, ...], device: torch.device):
-        self.segments = segments
-        self.device = device
-        self._varlen: tuple[Tensor, Tensor, Tensor | None, int, int] | None = None
-
-    def varlen(self) -> tuple[Tensor, Tensor, Tensor | None, int, int]:
-        """(cu_seq_q, cu_seq_k, key_rows, max_q, max_k) of the varlen kernels, made once per batch.
-
-        key_rows [sum of key lengths] gathers keys and values, prompts repeated; None if the identity.
-        """
-        if self._varlen is None:
-            n_q = torch.tensor([s.stop - s.start for s in self.segments])
-            n_k = n_q + torch.tensor([s.prefix_stop - s.prefix_start for s in self.segments])
-            rows = None
-            if not torch.equal(n_q, n_k):
-                ranges = [
-                    torch.arange(start, stop)
-                    for s in self.segments
-                    for start, stop in ((s.prefix_start, s.prefix_stop), (s.start, s.stop))
-                ]
-                rows = torch.cat(ranges).to(self.device)
-            cu_q, cu_k = (pad(n.cumsum(0), (1, 0)).to(self.device, torch.int32) for n in (n_q, n_k))
-            self._varlen = (cu_q, cu_k, rows, int(n_q.max()), int(n_k.max()))
-        return self._varlen
+NAMES = ("packed", "packed_sdpa")
+FLASH_ATTN = find_spec("flash_attn") is not None
+SMALL_PACK = (Segment(0, 70), Segment(70, 100, 0, 40), Segment(100, 105))  # a prompt of 40 shared by two responses
 
 
 @torch.compiler.disable
@@ -66,7 +37,7 @@ def packed_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
-    flash_attn: bool = False,
+    per_segment: bool = False,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attention of one layer on one packed row.
@@ -84,11 +55,11 @@ def packed_attention(
         )
     if segments is None:
         raise ValueError("attention `packed` runs packed batches only: to generate, load the model with sdpa")
-    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
-        return _varlen(query, key, value, segments, scaling, sliding_window, flash_attn), None
+    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and not per_segment:
+        return _varlen(query, key, value, segments, scaling, sliding_window), None
     # Its outputs and the keys of shared prompts are made again in backward: a tenth of the activations, 1 % of the time
     out = checkpoint(
-        _by_segment, query, key, value, segments.segments, scaling, sliding_window,
+        _by_segment, query, key, value, segments.spans, scaling, sliding_window,
         use_reentrant=False, preserve_rng_state=False,
     )  # fmt: skip
     return out, None
@@ -101,25 +72,20 @@ def _varlen(
     segments: PackedSegments,
     scaling: float | None,
     sliding_window: int | None,
-    flash_attn: bool,
 ) -> Tensor:
     """One kernel call, causal from the lower right corner of each segment."""
-    cu_q, cu_k, key_rows, max_q, max_k = segments.varlen()
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-    if key_rows is not None:
-        k, v = k[key_rows], v[key_rows]
+    if segments.key_rows is not None:
+        k, v = k[segments.key_rows], v[segments.key_rows]
+    lengths = segments.cu_q, segments.cu_k, segments.max_q, segments.max_k
     window = (-1 if sliding_window is None else sliding_window - 1, 0)
-    if flash_attn:
+    if FLASH_ATTN:
         from flash_attn import flash_attn_varlen_func
 
-        out = flash_attn_varlen_func(
-            q, k, v, cu_q, cu_k, max_q, max_k, softmax_scale=scaling, causal=True, window_size=window
-        )
+        out = flash_attn_varlen_func(q, k, v, *lengths, softmax_scale=scaling, causal=True, window_size=window)
     else:
         gqa = q.shape[1] != k.shape[1]
-        out = varlen_attn(
-            q, k, v, cu_q, cu_k, max_q, max_k, scale=scaling, window_size=window, enable_gqa=gqa
-        )
+        out = varlen_attn(q, k, v, *lengths, scale=scaling, window_size=window, enable_gqa=gqa)
     return out[None]  # type: ignore[call-overload]
 
 
@@ -158,5 +124,43 @@ def _by_segment(
     return torch.cat(outputs, dim=2).transpose(1, 2)
 
 
+def check_kernel(config: Any, device: torch.device, dtype: torch.dtype) -> None:
+    """Hold what `packed` is on this device to SDPA per segment: outputs and gradients of one small pack of random
+    numbers, in the shape of the model's heads.
+
+    config: transformers' of the model. Raises ValueError when they differ by more than rounding explains, or when the
+    flash-attn package is installed but cannot be loaded.
+    """
+    heads = config.num_attention_heads
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    counts = heads, *[getattr(config, "num_key_value_heads", None) or heads] * 2
+    generator = torch.Generator().manual_seed(0)
+    qkv = [torch.randn(1, n, SMALL_PACK[-1].stop, head_dim, generator=generator).to(device, dtype) for n in counts]
+    windows = (None, 7) if getattr(config, "sliding_window", None) else (None,)
+    tolerance = 1e-4 if dtype.itemsize >= 4 else 3e-2
+    for window in windows:
+        try:
+            found = _with_gradients(qkv, sliding_window=window)
+        except ImportError as error:
+            raise ValueError(f"flash-attn is installed but does not load ({error}); mend or uninstall it") from None
+        for ours, exact in zip(found, _with_gradients(qkv, sliding_window=window, per_segment=True), strict=True):
+            apart = float((ours - exact).norm() / exact.norm())
+            if not apart <= tolerance:
+                raise ValueError(
+                    f"the attention kernel for {dtype} on {device} differs from plain attention by {apart:.1e} "
+                    f"(relative), expected at most {tolerance:g}; set model.attention=packed_sdpa, or use other "
+                    "versions of PyTorch and flash-attn"
+                )
+
+
+@torch.enable_grad()
+def _with_gradients(qkv: list[Tensor], **kwargs: Any) -> list[Tensor]:
+    """Attention's output on SMALL_PACK, and the gradients of the sum of its sines, so that each output's differs."""
+    inputs = [x.detach().requires_grad_() for x in qkv]
+    segments = PackedSegments(SMALL_PACK, qkv[0].device)
+    out, _ = packed_attention(nn.Module(), *inputs, None, segments=segments, **kwargs)
+    return [x.detach().float() for x in (out, *torch.autograd.grad(out.float().sin().sum(), inputs))]
+
+
 AttentionInterface.register("packed", packed_attention)
-AttentionInterface.register("packed_fa2", partial(packed_attention, flash_attn=True))
+AttentionInterface.register("packed_sdpa", partial(packed_attention, per_segment=True))

@@ -55,7 +55,7 @@ def reference(config: Config, tokens: IndexedDataset, model: str) -> tuple[NDArr
     """A log-probability per sequence. Raises ValueError when another model or another dtype gave them."""
     folder, make = config.folder_of("reference"), MAKE.format("reference")
     column, made = tokens.column(folder, REFERENCE, "logprobs", len(tokens.sequences), make)
-    expected = {**reference_settings(config.train.dtype), "model": model}
+    expected = {**reference_settings(config), "model": model}
     scored_by = {**made.config, "model": made.inputs["model"]}
     if scored_by != expected:
         raise ValueError(
@@ -65,6 +65,8 @@ def reference(config: Config, tokens: IndexedDataset, model: str) -> tuple[NDArr
     return column, made
 
 
-def reference_settings(dtype: str) -> dict[str, Any]:
-    """What decides a sequence's log-probability beside its tokens and the model."""
-    return {"dtype": dtype, "torch": torch.__version__, "logprobs": LOGPROBS}
+def reference_settings(config: Config) -> dict[str, Any]:
+    """What decides a sequence's log-probability beside its tokens and the model, rounding included."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    kernel = {"attention": config.model.attention, "device": device}
+    return {"dtype": config.train.dtype, "torch": torch.__version__, "logprobs": LOGPROBS, **kernel}

@@ -37,8 +37,8 @@ class Model(Section):
 
     path: str = Field(description="hub name or local folder, of a model or of a PEFT adapter")
     revision: str | None = Field(None, description="hub revision")
-    attention: Literal["packed", "packed_fa2"] = Field(
-        "packed", description="of training: PyTorch's own kernels, or those of the flash-attn package"
+    attention: Literal["packed", "packed_sdpa"] = Field(
+        "packed", description="of training: the best kernel (flash-attn's where installed), or plain SDPA per sequence"
     )
     lora: Lora | None = Field(None, description="LoRA settings; null trains every weight")
 
@@ -185,7 +185,9 @@ class Examples(Section):
     )
     max_length: int = Field(4096, ge=2, description="longer prompt + response is left out, never cut")
     keep_truncated: bool = Field(True, description="use responses cut by max_tokens (never taught to stop)")
-    kl_plans: int = Field(3, ge=1, description="KTO: mismatched-pair plans; epoch e uses e mod kl_plans")
+    kl_plans: int | None = Field(
+        None, ge=1, description="KTO: mismatched-pair plans, epoch e uses e mod kl_plans; null makes train.epochs"
+    )
     seed: int = Field(0, ge=0, description="draws examples and mismatched pairs")
 
 
@@ -205,8 +207,14 @@ class Loss(Section):
     @property
     def depends_on_split(self) -> bool:
         """Whether something is averaged over micro-batches, so that their size changes the loss."""
-        setting = {"sft": self.normalization, "dpo": None, "kto": self.kl}[self.name]
-        return setting == "microbatch"
+        return {"sft": self.normalization, "kto": self.kl}.get(self.name) == "microbatch"
+
+    @property
+    def used(self) -> dict[str, Any]:
+        """The settings that this loss reads."""
+        kto = {"lambda_desirable", "lambda_undesirable", "kl"}
+        unused = {"sft": {"beta", *kto}, "dpo": {"normalization", *kto}, "kto": {"normalization"}}.get(self.name)
+        return self.model_dump(exclude=unused)
 
 
 class Train(Section):
@@ -226,7 +234,7 @@ class Train(Section):
     eps: float = Field(1e-8, gt=0, description="AdamW")
     max_grad_norm: float = Field(1.0, gt=0, description="clipping")
     dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="of the weights")
-    deepspeed: str = Field("ds_configs/zero0.json", description="ZeRO keys only")
+    deepspeed: str = Field("ds_configs/zero1.json", description="ZeRO keys only")
     gradient_checkpointing: bool = Field(False, description="recompute activations")
     compile: bool = Field(False, description="torch.compile every decoder layer (not with ZeRO 3)")
     head_chunk: int = Field(2048, ge=1, description="completion tokens per chunk of the LM head")
@@ -273,6 +281,9 @@ class Config(Section):
     def _check(self) -> "Config":
         if self.name == BASE:
             raise ValueError(f"name: {BASE} is the starting model's; choose another")
+        if self.examples.kl_plans is None:  # resolved here, once: sections are frozen
+            plans = self.examples.model_copy(update={"kl_plans": self.train.epochs})
+            object.__setattr__(self, "examples", plans)
         return self
 
     @property

@@ -99,6 +99,13 @@ def reduce_sum(values: Tensor) -> Tensor:
     return total
 
 
+def reduce_max(values: Tensor) -> Tensor:
+    """Element-wise largest over ranks, in float64."""
+    most = values.double()
+    dist.all_reduce(most, dist.ReduceOp.MAX)
+    return most
+
+
 @contextlib.contextmanager
 def together() -> Iterator[None]:
     """A block that may fail on one rank (rank 0 writes a file): every rank leaves it when all have, or all raise.
@@ -135,13 +142,18 @@ def gather(engine: Any, rank: int) -> dict[str, Tensor]:
 def save(engine: Any, folder: Path, step: int, rank: int) -> None:
     """Write a checkpoint that stands before optimizer step `step`; it counts once `latest` names it.
 
-    Older checkpoints are removed after that. Killed at any moment, `latest` names a whole one.
+    Older checkpoints are removed after that. Killed at any moment, `latest` names a whole one. What is frozen (the
+    base under LoRA) is not in it: it stands in the starting model.
     Raises ValueError on every rank when one cannot write (a full disk): the older checkpoint is as before.
     """
     tag = f"step_{step}"
     failed: list[BaseException] = []
+    named = engine.module.named_parameters(remove_duplicate=False)  # DeepSpeed keeps a tied one under its second name
+    frozen = {name for name, parameter in named if not parameter.requires_grad}
 
     def write(state_dict: dict[str, Any], path: str) -> None:  # raises nothing: DeepSpeed meets barriers after it
+        if "module" in state_dict:
+            state_dict["module"] = {n: v for n, v in state_dict["module"].items() if n not in frozen}
         try:
             with open(path, "wb") as file:
                 torch.save(state_dict, file)
@@ -156,7 +168,9 @@ def save(engine: Any, folder: Path, step: int, rank: int) -> None:
     engine.checkpoint_engine.save = write
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        engine.save_checkpoint(str(folder), tag=tag, client_state={"step": step}, save_latest=False)
+        engine.save_checkpoint(
+            str(folder), tag=tag, client_state={"step": step}, save_latest=False, exclude_frozen_parameters=True
+        )
     with together(), artifacts.disk_errors(folder / tag):
         if failed:
             shutil.rmtree(folder / tag, ignore_errors=True)  # gives the disk back
@@ -182,8 +196,9 @@ def restore(engine: Any, folder: Path) -> int:
             f"{folder / LATEST}: found {tag[:40]!r}, expected the name of a checkpoint beside it; "
             f"delete {folder} to train from the start"
         )
+    whole = all(parameter.requires_grad for parameter in engine.module.parameters())
     try:
-        path, state = engine.load_checkpoint(str(folder), tag=tag)
+        path, state = engine.load_checkpoint(str(folder), tag=tag, load_module_strict=whole)
     except Exception as error:  # DeepSpeed raises many types: wrong rank count, torn files, other ZeRO stage
         line = " ".join(str(error).split())[:200]
         raise ValueError(

@@ -106,6 +106,7 @@ def mismatched_pairs(writer: Writer, rules: Examples) -> NDArray[np.int64]:
     cycle (the first further one that fits max_length). Raises ValueError where no other question is there.
     """
     questions, responses = writer.responses()
+    assert rules.kl_plans is not None, "resolved by Config"
     assert np.all(np.diff(questions) >= 0), "examples stand by question, as `build` writes them"
     found, first, place, count = np.unique(questions, return_index=True, return_inverse=True, return_counts=True)
     if len(found) < 2:

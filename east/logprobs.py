@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from east import attention
 from east.linear_logprobs import accumulation_dtype, linear_logprobs
-from east.packing import PackedBatch, Segment
+from east.packing import PackedBatch, PackedSegments, Segment
 
 # Keys of transformers configs that change logits after the LM head in a way this file does not compute.
 UNSUPPORTED_HEADS = (
@@ -38,9 +38,11 @@ class CompletionLogprobs(nn.Module):
     """A transformers causal LM (plain or wrapped by PEFT) as a function from PackedBatch to SequenceLogprobs.
 
     `self.model` is the model given; there are no further parameters. The model must have been loaded with
-    attn_implementation="packed". chunk_tokens bounds memory: logits exist for that many tokens at a time.
+    attn_implementation="packed" and is moved to `device`, where its head and its attention kernel are tried once.
+    chunk_tokens bounds memory: logits exist for that many tokens at a time.
     compiled=True runs each decoder layer through torch.compile (ZeRO-3 gathers inside layers: not with it).
-    Raises ValueError for models whose logits are not a linear function of the last hidden state.
+    Raises ValueError for models whose logits are not a linear function of the last hidden state, and for a wrong
+    attention kernel.
     """
 
     def __init__(
@@ -49,11 +51,13 @@ class CompletionLogprobs(nn.Module):
         chunk_tokens: int = 2048,
         with_collision: bool = False,
         compiled: bool = False,
+        device: torch.device | str = "cpu",
     ):
         super().__init__()
-        self.model = hf_model
+        self.model = hf_model.to(device)
         causal_lm = _causal_lm(hf_model)
         _check_model(causal_lm)
+        attention.check_kernel(causal_lm.config.get_text_config(), causal_lm.device, causal_lm.dtype)
         self.head = CompletionHead(causal_lm, chunk_tokens, with_collision)
         _check_logits(causal_lm, self.head)
         if compiled:
@@ -63,21 +67,20 @@ class CompletionLogprobs(nn.Module):
                 layer.compile(dynamic=True)  # in place: parameter names stay, and one graph serves every layer
 
     def forward(self, batch: PackedBatch) -> SequenceLogprobs:
-        device = batch.input_ids.device
         hidden_TD = (
             _causal_lm(self.model)
             .get_decoder()(
                 input_ids=batch.input_ids[None],
                 position_ids=batch.position_ids[None],
                 use_cache=False,
-                segments=attention.PackedSegments(batch.segments, device),
+                segments=batch.segments,
             )
             .last_hidden_state[0]
         )
         logprobs_N, collision_N = self.head(hidden_TD.index_select(0, batch.rows), batch.targets)
         return SequenceLogprobs(
             sums=_sum_by_sequence(logprobs_N, batch.lengths),
-            lengths=torch.tensor(batch.lengths, device=device),
+            lengths=batch.lengths_S,
             collision=None if collision_N is None else _sum_by_sequence(collision_N, batch.lengths),
         )
 
@@ -157,7 +160,7 @@ def _check_logits(causal_lm: Any, head: CompletionHead) -> None:
         lambda *call: states.append(call[-1].last_hidden_state)
     )
     ids = torch.arange(2, device=causal_lm.device)
-    segments = attention.PackedSegments((Segment(0, 2),), ids.device)
+    segments = PackedSegments((Segment(0, 2),), ids.device)
     try:
         logits = causal_lm(
             input_ids=ids[None], position_ids=ids[None], use_cache=False, segments=segments

@@ -125,14 +125,19 @@ def load_policy(
     """The causal LM of a folder, on the CPU, in `dtype`; with `lora`, wrapped by PEFT and the base frozen.
 
     The adapter starts as the identity. Seed torch before: the adapter's first matrix is random.
+    Raises ValueError when the weights cannot be read or are not all that config.json asks for.
     """
+    load: Any = transformers.AutoModelForCausalLM.from_pretrained
     try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, attn_implementation=attention
-        )
-    except (OSError, safetensors.SafetensorError) as error:
+        model, loaded = load(folder, dtype=dtype, attn_implementation=attention, output_loading_info=True)
+    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
         line = " ".join(str(error).split())[:200]
         raise ValueError(f"{folder}: cannot load the weights ({line}); fetch or save the folder again") from None
+    if missing := sorted(loaded["missing_keys"]):
+        raise ValueError(
+            f"{folder}: found no weights for {len(missing)} tensors that config.json asks for, such as {missing[0]}; "
+            "fetch or save the folder again"
+        )
     if gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return model if lora is None else with_lora(model, lora)

@@ -4,6 +4,7 @@ One optimizer step needs a few numbers over all its examples (mean length, z0, m
 first, on every rank alike, so that the loss does not depend on how the step is shared out.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,8 +21,9 @@ from east import batches, losses
 from east.config import Loss, Train
 from east.indexed_dataset import IndexedDataset
 from east.logprobs import SequenceLogprobs
-from east.packing import PackedBatch, pack
+from east.packing import PackedBatch, on_device, pack
 
+PASS = 4  # micro-batches whose mismatched pairs share a pass: without gradient they take less memory than one with
 Rows = NDArray[np.int64]
 Reduce = Callable[[Tensor], Tensor]  # element-wise sums over ranks
 
@@ -59,7 +61,6 @@ class MicroBatch:
     reference: Tensor  # [sequences] float32; zero for SFT
     weights: Tensor  # [b] float32; zero for the stand-in of a rank that has no work
     desirable: Tensor  # [b] bool
-    mismatched: Scored | None  # KTO: each example's prompt with another question's response
     real: bool
 
 
@@ -72,6 +73,7 @@ class Step:
     rows: Rows  # of the B examples of the step, over all ranks
     mean_length: float  # of their responses, in tokens
     micro_batches: list[MicroBatch]  # this rank's; equally many on every rank
+    mismatched: list[Scored]  # KTO: the prompts of their examples, in order, each with another question's response
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,37 +112,34 @@ def load(
         tokens = lengths[examples["response"]]
         if loss.name == "dpo":
             tokens = tokens + lengths[examples["rejected"]]
-        elif plan is not None:  # packed on their own: the longer of the two passes counts
-            tokens = np.maximum(tokens, lengths[plan[rows]])
         tokens = tokens + data.tokens.sequences["prompt_length"][examples["response"]]  # stored once, also for a pair
         mine = batches.share_tokens(rows, tokens, rank, ranks, train.micro_tokens)
     mean_length = float(lengths[examples["response"]].mean())
-    stand_in = rows[:1]
-    micro_batches = [collate(data, part, loss, stand_in, plan, device) for part in mine]
-    return Step(number, epoch, rows, mean_length, micro_batches)
+    stood_in = [part if len(part) else rows[:1] for part in mine]
+    micro_batches = [collate(data, s, loss, len(part) > 0, device) for s, part in zip(stood_in, mine, strict=True)]
+    mismatched = []
+    if plan is not None:
+        passes = [np.concatenate(stood_in[i : i + PASS]) for i in range(0, len(stood_in), PASS)]
+        mismatched = [_scored(data, plan[part], device) for part in passes]
+    return Step(number, epoch, rows, mean_length, micro_batches, mismatched)
 
 
-def collate(
-    data: Data, rows: Rows, loss: Loss, stand_in: Rows, plan: Rows | None, device: torch.device
-) -> MicroBatch:
-    """Pack the examples `rows`. A rank without work packs the example `stand_in` with weight zero, so that every
-    rank makes the same collectives. `plan`: KTO's mismatched sequence of every example."""
-    real = len(rows) > 0
-    chosen = rows if real else stand_in
-    examples = data.tokens.examples[chosen]
+def collate(data: Data, rows: Rows, loss: Loss, real: bool, device: torch.device) -> MicroBatch:
+    """Pack the examples `rows`. A rank without work packs one that is not `real`, its weight zero, so that every rank
+    makes the same collectives."""
+    examples = data.tokens.examples[rows]
     sequences = examples["response"]
     if loss.name == "dpo":
         sequences = np.concatenate([sequences, examples["rejected"]])
-    weights = data.weights[chosen] if real else np.zeros(1)
+    weights = data.weights[rows] if real else np.zeros(len(rows))
     if loss.name == "sft" and loss.normalization == "microbatch":
         weights = np.full_like(weights, weights.mean())
     own = _scored(data, sequences, device)
     return MicroBatch(
         batch=own.batch,
         reference=own.reference,
-        weights=torch.tensor(weights, dtype=torch.float32, device=device),
-        desirable=torch.tensor(examples["desirable"], device=device),
-        mismatched=None if plan is None else _scored(data, plan[chosen], device),
+        weights=on_device(weights.astype(np.float32), device),
+        desirable=on_device(examples["desirable"], device),
         real=real,
     )
 
@@ -155,7 +154,7 @@ def step_numbers(loss: Loss, model: Any, step: Step, reduce: Reduce) -> list[Ste
         total, count = reduce(_sums_and_counts(_perplexities(model, step.micro_batches), step).sum(0))
         numbers = [dataclasses.replace(n, mean_perplexity=total / count) for n in numbers]
     if loss.name == "kto":
-        ratios = _sums_and_counts(_mismatched(model, step.micro_batches), step)  # [micro-batches, 2]
+        ratios = _sums_and_counts(_mismatched(model, step), step)  # [micro-batches, 2]
         if loss.kl == "step":
             ratios = reduce(ratios.sum(0)).expand_as(ratios)
         else:  # TRL and HALOs: each rank's mean, averaged over the ranks that have examples
@@ -183,8 +182,8 @@ def example_losses(
         values = losses.kto(out.sums, micro.reference, micro.desirable, numbers.z0, loss.beta, *lambdas)
         reward = losses.rewards(out.sums, micro.reference, loss.beta)
         report = {
-            "reward_desirable": reward[micro.desirable].sum(),
-            "reward_undesirable": reward[~micro.desirable].sum(),
+            "reward_desirable": (reward * micro.desirable).sum(),
+            "reward_undesirable": (reward * ~micro.desirable).sum(),
             "desirable": micro.desirable.sum(),
         }
     else:
@@ -205,7 +204,7 @@ def example_losses(
 def _sums_and_counts(values: Iterable[Tensor], step: Step) -> Tensor:
     """[micro-batches, 2] float64: sum and number of each micro-batch's values; a stand-in counts nothing."""
     rows = [
-        torch.stack([v.double().sum(), v.new_tensor(len(v), dtype=torch.float64)]) * micro.real
+        torch.stack([v.double().sum(), v.new_full((), len(v), dtype=torch.float64)]) * micro.real
         for v, micro in zip(values, step.micro_batches, strict=True)
     ]
     return torch.stack(rows)
@@ -222,18 +221,40 @@ def _pair_perplexity(out: SequenceLogprobs, examples: int) -> Tensor:
     return losses.perplexity(sums, lengths)
 
 
-@torch.no_grad()
-def _mismatched(model: Any, micro_batches: list[MicroBatch]) -> list[Tensor]:
-    """lp_policy - lp_reference of each micro-batch's mismatched pairs, without gradient."""
-    pairs = [micro.mismatched for micro in micro_batches]
-    assert all(pair is not None for pair in pairs), "KTO needs a plan of mismatched pairs"
-    return [model(pair.batch).sums - pair.reference for pair in pairs if pair is not None]
+def _mismatched(model: Any, step: Step) -> tuple[Tensor, ...]:
+    """lp_policy - lp_reference of each micro-batch's mismatched pairs."""
+    assert step.mismatched, "KTO needs a plan of mismatched pairs"
+    with evaluating(model):
+        ratios = torch.cat([model(pairs.batch).sums - pairs.reference for pairs in step.mismatched])
+    return ratios.split([len(micro.weights) for micro in step.micro_batches])
+
+
+def start_error(model: Any, step: Step) -> Tensor:
+    """Largest |lp_policy - lp_reference| / sqrt(T) over this rank's sequences of a step, mismatched pairs included.
+
+    Before the first update 0 but for rounding, which grows as sqrt(T).
+    """
+    scored = [(micro.batch, micro.reference) for micro in step.micro_batches]
+    scored += [(pairs.batch, pairs.reference) for pairs in step.mismatched]
+    with evaluating(model):
+        errors = [((model(b).sums - reference).abs() / b.lengths_S.sqrt()).max() for b, reference in scored]
+    return torch.stack(errors).max()
+
+
+@contextlib.contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Without gradient and without dropout."""
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        yield
+    model.train(training)
 
 
 def _scored(data: Data, sequences: Rows, device: torch.device) -> Scored:
-    values = np.zeros(len(sequences)) if data.reference is None else data.reference[sequences]
+    values = np.zeros(len(sequences)) if data.reference is None else np.asarray(data.reference[sequences])
     prompts, completions = [data.tokens.prompt(s) for s in sequences], [data.tokens.completion(s) for s in sequences]
     return Scored(
         batch=pack(prompts, completions, device=device),
-        reference=torch.tensor(values, dtype=torch.float32, device=device),
+        reference=on_device(values.astype(np.float32), device),
     )

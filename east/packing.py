@@ -32,6 +32,26 @@ class Segment:
     prefix_stop: int = 0
 
 
+class PackedSegments:
+    """What attention must know of a packed batch: its segments, and the same as arguments of the varlen kernels.
+
+    cu_q, cu_k: [segments + 1] int32, where the queries and the keys of each segment begin, and the end of the last.
+    key_rows: [sum of key lengths] int64, gathers keys and values, prompts repeated; None if the identity.
+    max_q, max_k: the most queries and keys of a segment. A plain object, so that torch.compile does not specialise
+    on its contents.
+    """
+
+    def __init__(self, spans: tuple[Segment, ...], device: torch.device | str):
+        self.spans = spans
+        n_q = np.array([s.stop - s.start for s in spans])
+        n_k = n_q + np.array([s.prefix_stop - s.prefix_start for s in spans])
+        self.max_q, self.max_k = int(n_q.max()), int(n_k.max())
+        self.cu_q, self.cu_k = (on_device(np.append(0, n.cumsum()).astype(np.int32), device) for n in (n_q, n_k))
+        ranges = [(s.prefix_start, s.prefix_stop, s.start, s.stop) for s in spans]
+        rows = [np.append(np.arange(a, b), np.arange(c, d)) for a, b, c, d in ranges]
+        self.key_rows = None if np.array_equal(n_q, n_k) else on_device(np.concatenate(rows), device)
+
+
 @dataclass(frozen=True, eq=False)
 class PackedBatch:
     """S sequences in T tokens, N of which are completion tokens (counted per sequence).
@@ -39,15 +59,16 @@ class PackedBatch:
     input_ids, position_ids: [T] int64. segments: cover [0, T) in order.
     rows: [N] int64, positions in [0, T) whose hidden state predicts a completion token. targets: [N] int64,
     the token predicted. Both follow the order of the sequences given to `pack`: the first lengths[0] belong
-    to sequence 0. lengths: the S completion lengths.
+    to sequence 0. lengths: the S completion lengths; lengths_S: the same, [S] int64 on the device.
     """
 
     input_ids: Tensor
     position_ids: Tensor
-    segments: tuple[Segment, ...]
+    segments: PackedSegments
     rows: Tensor
     targets: Tensor
     lengths: tuple[int, ...]
+    lengths_S: Tensor
 
 
 def pack(
@@ -92,17 +113,22 @@ def pack(
             rows[i] = np.append(prompt_stop - 1, np.arange(completion_start, stop - 1))
             start = stop
 
-    def tensor(parts: list[np.ndarray]) -> Tensor:
-        return torch.from_numpy(np.concatenate(parts)).to(device, non_blocking=True)
-
+    lengths = tuple(len(ids) for ids in completion_ids)
     return PackedBatch(
-        input_ids=tensor(tokens),
-        position_ids=tensor(positions),
-        segments=tuple(segments),
-        rows=tensor(rows),
-        targets=tensor(completion_ids),
-        lengths=tuple(len(ids) for ids in completion_ids),
+        input_ids=on_device(np.concatenate(tokens), device),
+        position_ids=on_device(np.concatenate(positions), device),
+        segments=PackedSegments(tuple(segments), device),
+        rows=on_device(np.concatenate(rows), device),
+        targets=on_device(np.concatenate(completion_ids), device),
+        lengths=lengths,
+        lengths_S=on_device(np.array(lengths), device),
     )
+
+
+def on_device(values: np.ndarray, device: torch.device | str) -> Tensor:
+    """A tensor of the same dtype; a GPU copies it from pinned memory, and nobody waits."""
+    tensor = torch.from_numpy(np.ascontiguousarray(values))
+    return tensor.pin_memory().to(device, non_blocking=True) if torch.device(device).type == "cuda" else tensor
 
 
 def _check(prompts: list[np.ndarray], completions: list[np.ndarray]) -> None:

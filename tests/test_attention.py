@@ -5,8 +5,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from east.attention import PackedSegments, packed_attention
-from east.packing import Segment
+from east import attention
+from east.attention import packed_attention
+from east.packing import PackedSegments, Segment
 
 # A shared prompt of 3 with responses of 4, 5 and 1; then two sequences of their own, one of a single token.
 SHARED = (Segment(0, 7), Segment(7, 12, 0, 3), Segment(12, 13, 0, 3), Segment(13, 19), Segment(19, 20))
@@ -101,16 +102,16 @@ def test_varlen_kernel_equals_the_definition(kv_heads, window):
 
 def test_varlen_arguments_by_hand():
     """Queries 7, 5, 1, 6, 1. Keys: the shared prompt's 3 are repeated: 7, 8, 4, 6, 1."""
-    cu_q, cu_k, key_rows, max_q, max_k = PackedSegments(SHARED, torch.device("cpu")).varlen()
-    assert cu_q.tolist() == [0, 7, 12, 13, 19, 20] and max_q == 7
-    assert cu_k.tolist() == [0, 7, 15, 19, 25, 26] and max_k == 8
+    found = PackedSegments(SHARED, "cpu")
+    assert found.cu_q.tolist() == [0, 7, 12, 13, 19, 20] and found.max_q == 7
+    assert found.cu_k.tolist() == [0, 7, 15, 19, 25, 26] and found.max_k == 8
     expected = [*range(7), 0, 1, 2, *range(7, 12), 0, 1, 2, 12, *range(13, 19), 19]
-    assert key_rows is not None and key_rows.tolist() == expected
-    assert cu_q.dtype == cu_k.dtype == torch.int32
+    assert found.key_rows is not None and found.key_rows.tolist() == expected
+    assert found.cu_q.dtype == found.cu_k.dtype == torch.int32
 
 
 def test_varlen_gathers_no_keys_without_shared_prompts():
-    assert PackedSegments((Segment(0, 7), Segment(7, 9)), torch.device("cpu")).varlen()[2] is None
+    assert PackedSegments((Segment(0, 7), Segment(7, 9)), "cpu").key_rows is None
 
 
 class LargestTensor(TorchDispatchMode):
@@ -152,3 +153,52 @@ def test_what_is_not_computed_is_refused(kwargs, message):
 def test_generation_with_packed_attention_is_refused():
     with pytest.raises(ValueError, match="load the model with sdpa"):
         packed_attention(torch.nn.Module(), *random_heads(4, 4, torch.float32), None)
+
+
+class Heads:
+    """What `check_kernel` reads of a transformers config."""
+
+    hidden_size, num_attention_heads, num_key_value_heads, sliding_window = 64, 4, 2, 4096
+
+
+def blind(query, key, value, segments, *rest):
+    """A kernel that does not show prompts to the responses that share them."""
+    alone = tuple(Segment(s.start, s.stop) for s in segments.spans)
+    return attention._by_segment(query, key, value, alone, *rest)
+
+
+def without_gradient_of_keys(query, key, *rest):
+    return attention._by_segment(query, key.detach() + 0 * key, rest[0], rest[1].spans, *rest[2:])
+
+
+@pytest.mark.parametrize("kernel", [blind, without_gradient_of_keys])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_wrong_kernel_is_found_before_training(monkeypatch, kernel, dtype):
+    """A kernel that is right passes, also in bfloat16; a wrong output and a wrong gradient do not."""
+    by_segment = attention._by_segment
+
+    def on_gpu(right):
+        def chosen(module, query, key, value, mask, *, segments, scaling=None, sliding_window=None, per_segment=False):
+            if per_segment:
+                return by_segment(query, key, value, segments.spans, scaling, sliding_window), None
+            if right:
+                return by_segment(query.double(), key.double(), value.double(), segments.spans, scaling,
+                                  sliding_window).to(query.dtype), None  # fmt: skip
+            return kernel(query, key, value, segments, scaling, sliding_window), None
+
+        return chosen
+
+    monkeypatch.setattr(attention, "packed_attention", on_gpu(True))
+    attention.check_kernel(Heads, torch.device("cpu"), dtype)
+    monkeypatch.setattr(attention, "packed_attention", on_gpu(False))
+    with pytest.raises(ValueError, match="differs from plain attention by .* set model.attention=packed_sdpa"):
+        attention.check_kernel(Heads, torch.device("cpu"), dtype)
+
+
+def test_a_flash_attn_that_does_not_load_is_one_clear_line(monkeypatch):
+    def broken(*_, **__):
+        raise ImportError("undefined symbol")
+
+    monkeypatch.setattr(attention, "packed_attention", broken)
+    with pytest.raises(ValueError, match=r"flash-attn is installed but does not load \(undefined symbol\)"):
+        attention.check_kernel(Heads, torch.device("cpu"), torch.bfloat16)

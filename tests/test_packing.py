@@ -9,7 +9,7 @@ from east.packing import pack
 
 
 def spans(batch) -> list[tuple[int, int, int, int]]:
-    return [(s.start, s.stop, s.prefix_start, s.prefix_stop) for s in batch.segments]
+    return [(s.start, s.stop, s.prefix_start, s.prefix_stop) for s in batch.segments.spans]
 
 
 def test_two_sequences_by_hand():
@@ -20,7 +20,7 @@ def test_two_sequences_by_hand():
     assert batch.position_ids.tolist() == [0, 1, 2, 3, 4, 0, 1]
     assert batch.rows.tolist() == [1, 2, 3, 5]
     assert batch.targets.tolist() == [3, 4, 5, 7]
-    assert batch.lengths == (3, 1)
+    assert batch.lengths == (3, 1) and batch.lengths_S.tolist() == [3, 1]
     assert spans(batch) == [(0, 5, 0, 0), (5, 7, 0, 0)]
 
 
@@ -86,7 +86,7 @@ def test_every_sequence_can_be_read_back(pairs, share):
     batch = pack(prompts, completions, share)
 
     visible = []
-    for s in batch.segments:
+    for s in batch.segments.spans:
         seen = [*range(s.prefix_start, s.prefix_stop), *range(s.start, s.stop)]
         assert batch.position_ids[seen].tolist() == list(range(len(seen)))
         visible.append((s, seen))
@@ -113,5 +113,5 @@ def test_shared_batches_hold_each_prompt_once(pairs):
     batch = pack([p for p, _ in pairs], [c for _, c in pairs])
     distinct = {tuple(p) for p, _ in pairs}
     assert len(batch.input_ids) == sum(map(len, distinct)) + sum(len(c) for _, c in pairs)
-    assert [s.stop for s in batch.segments[:-1]] == [s.start for s in batch.segments[1:]]
-    assert batch.segments[0].start == 0 and batch.segments[-1].stop == len(batch.input_ids)
+    assert [s.stop for s in batch.segments.spans[:-1]] == [s.start for s in batch.segments.spans[1:]]
+    assert batch.segments.spans[0].start == 0 and batch.segments.spans[-1].stop == len(batch.input_ids)

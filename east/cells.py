@@ -75,7 +75,7 @@ class Study(Section):
     parallel: int = Field(1, ge=1, description="jobs at once; on GPUs one each")
     seeds: list[int] = Field(min_length=1, description="each repeats every cell")
     n: int = Field(128, ge=1, description="responses per question: the most that any experiment uses")
-    keep_models: bool = Field(True, description="false: a model is deleted once evaluated and no round starts from it")
+    keep_models: bool = Field(True, description="false: models are deleted once evaluated, those of rounds after the last")
     tasks: list[StudyTask] = Field(min_length=1, description="starting models with their questions")
     experiments: dict[str, Experiment] = Field(min_length=1, description="grids by name")
     paper: list[PaperResult] = Field([], description="the paper's numbers")
@@ -198,11 +198,6 @@ def overrides(study: Study, cell: Cell) -> list[str]:
 def before(cell: Cell) -> Cell:
     """The cell whose model this one starts from."""
     return cell._replace(round=cell.round - 1)
-
-
-def after(cell: Cell) -> Cell:
-    """The cell that would start from this one's model."""
-    return cell._replace(round=cell.round + 1)
 
 
 def settings(study: Study, cell: Cell, more: list[str] | None = None) -> Config:

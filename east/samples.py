@@ -91,6 +91,7 @@ def draw(
                 "questions": len(asked),
                 **book.counts,
                 "questions_left_out": left_out,
+                "drawn_by": generate.drawn_by(engine),
             }
             if settings.adaptive:
                 numbers = Counter(book.done.values())

@@ -13,7 +13,7 @@ import pytest
 import transformers
 
 import train
-from east import analysis, arithmetic, artifacts, config, evaluate, metrics, models, stages, tiny
+from east import analysis, arithmetic, artifacts, config, metrics, models, stages, tiny
 from tests import conftest
 from tests.conftest import ROOT, command, prepare, run_file, settings
 
@@ -62,8 +62,10 @@ def rounds(taught, tmp_path_factory) -> tuple[config.Config, list[str]]:
 def kill_when(line: list, path: Path) -> None:
     """Run a program and SIGKILL it and its children when `path` appears."""
     first = str(Path(sys.executable).parent / line[0])
-    process = subprocess.Popen([first, *map(str, line[1:])], cwd=ROOT, env=conftest.environment(),
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
+    process = subprocess.Popen(
+        [first, *map(str, line[1:])], cwd=ROOT, env=conftest.environment(),
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
     while not path.exists():
         assert process.poll() is None, "ended before it was killed"
         time.sleep(0.05)
@@ -227,7 +229,7 @@ def test_vllm_loads_what_was_trained_and_answers_as_transformers(rounds, tmp_pat
     """The final folder, evaluated by both engines: the same greedy tokens."""
     found, _ = rounds
     final = found.folder_of("train") / "final"
-    verdicts = {}
+    verdicts, drawn_by = {}, {}
     for engine in ("transformers", "vllm"):
         overrides = [f"run={tmp_path / engine}", f"model.path={final}", f"sampling.engine={engine}"]
         overrides += ["sampling.dtype=float32", "task.test_rows=[0,8]", "sampling.max_model_len=128"]
@@ -235,8 +237,9 @@ def test_vllm_loads_what_was_trained_and_answers_as_transformers(rounds, tmp_pat
         assert done.returncode == 0, done.stderr[-3000:]
         rows = (tmp_path / engine / "round_1/eval/base/samples/responses.jsonl").read_text().splitlines()
         verdicts[engine] = [json.loads(row)["tokens"] for row in rows]
+        drawn_by[engine] = json.loads((tmp_path / engine / "round_1/eval/base/results.json").read_text())["drawn_by"]
     assert verdicts["vllm"] == verdicts["transformers"]
-    assert evaluate.engine_version("vllm").startswith("vllm 0")
+    assert all(found["engine"].startswith(f"{name} ") for name, found in drawn_by.items())
 
 
 def test_python_m_east_without_config_says_what_to_give():

@@ -75,7 +75,7 @@ class Study(Section):
     parallel: int = Field(1, ge=1, description="jobs at once; on GPUs one each")
     seeds: list[int] = Field(min_length=1, description="each repeats every cell")
     n: int = Field(128, ge=1, description="responses per question: the most that any experiment uses")
-    keep_models: bool = Field(True, description="false: models are deleted once evaluated, those of rounds after the last")
+    keep_models: bool = Field(True, description="false: models are deleted once their last round is evaluated")
     tasks: list[StudyTask] = Field(min_length=1, description="starting models with their questions")
     experiments: dict[str, Experiment] = Field(min_length=1, description="grids by name")
     paper: list[PaperResult] = Field([], description="the paper's numbers")

@@ -41,6 +41,8 @@ def start() -> tuple[int, int, torch.device]:
     # Compiled at start-up for reductions on CPUs, which gloo does too; a process killed meanwhile leaves a lock
     # behind for which every later start would wait, for ever.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    # DeepSpeed calls PyTorch by names that it will drop, several times a micro-batch
+    warnings.filterwarnings("ignore", "`torch.distributed.*` is deprecated", FutureWarning)
     with contextlib.redirect_stdout(io.StringIO()):  # it reports what it has found
         deepspeed.init_distributed(dist_backend="nccl" if gpu else "gloo", timeout=TIMEOUT, verbose=False)
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if gpu else torch.device("cpu")

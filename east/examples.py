@@ -6,7 +6,7 @@ per question, so that adding or removing a question changes no other draw.
 
 import collections
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -136,22 +136,37 @@ def mismatched_pairs(writer: Writer, rules: Examples) -> NDArray[np.int64]:
 
 
 def check_tokens(drawn: dict[str, Any], bos: int | None, ends: set[int], stops: bool) -> None:
-    """The token contract: one BOS at most, no empty completion, an end token iff the response ended by itself.
+    """The token contract (`token_fault`) and an end token iff the response ended by itself.
 
     `stops`: stop strings were set, so that a response may end without end token. Raises ValueError.
     """
     where = f"question {drawn['question']!r}"
-    if bos is not None and list(drawn["prompt_tokens"]).count(bos) > 1:
-        raise ValueError(f"{where}: the prompt holds more than one BOS; sample again with a mended template")
     for sample, tokens, reason in zip(drawn["sample"], drawn["tokens"], drawn["finish_reason"], strict=True):
-        if not tokens:
-            raise ValueError(f"{where}, sample {sample}: an empty response; sample again")
+        if fault := token_fault(drawn["prompt_tokens"], tokens, bos, ends):
+            raise ValueError(f"{where}, sample {sample}: {fault}")
         ended = tokens[-1] in ends
         if (reason == "stop" and not ended and not stops) or (reason == "length" and ended):
             raise ValueError(
                 f"{where}, sample {sample}: finish_reason {reason!r} but its last token {tokens[-1]} is "
                 f"{'an' if ended else 'no'} end token {sorted(ends)}; the samples do not fit this model"
             )
+
+
+def token_fault(prompt: Sequence[int], completion: Sequence[int], bos: int | None, ends: set[int]) -> str | None:
+    """How a sequence breaks the token contract and what to do; None where it keeps it.
+
+    One BOS in the prompt where the tokenizer has one, no empty completion, no end token before its last token.
+    """
+    if bos is not None and (found := list(prompt).count(bos)) != 1:
+        return (
+            f"found {found} BOS in the prompt, expected one; sample again with a mended template (for a model that "
+            "takes none set bos_token to null in tokenizer_config.json)"
+        )
+    if not len(completion):
+        return "found an empty response, expected a token at least; sample again"
+    if not ends.isdisjoint(completion[:-1]):
+        return f"found an end token {sorted(ends)} inside the response, expected it at its end; sample again"
+    return None
 
 
 def _fault(length: int, reason: str, rules: Examples) -> str | None:

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from east import examples
+from east import config, examples
 from east.artifacts import writing
 from east.config import Examples
 from east.indexed_dataset import IndexedDataset, Writer
@@ -87,7 +87,7 @@ def test_draws_depend_on_question_and_seed_alone():
 
 def built(folder, loss="kto", questions=5, **rules):
     """A dataset of `questions` questions with two right and two wrong responses each."""
-    rules = Examples(**rules)
+    rules = Examples(**{"kl_plans": 3, **rules})
     rows = []
     for q in range(questions):
         drawn = {
@@ -158,7 +158,7 @@ def test_a_mate_that_is_too_long_is_passed_over(tmp_path):
         assert (prompts + completions <= 20).all() and completions[0] == 5
     writer = lengths_written(tmp_path, questions[:3])
     with pytest.raises(ValueError, match="no other response fits beside a prompt of 15 tokens; raise max_length"):
-        examples.mismatched_pairs(writer, Examples(max_length=20))
+        examples.mismatched_pairs(writer, Examples(max_length=20, kl_plans=1))
 
 
 def test_pairs_of_a_hundred_thousand_questions_take_seconds(tmp_path):
@@ -202,8 +202,10 @@ def test_what_is_left_out_is_counted(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"prompt_tokens": [1, 1, 7]}, "more than one BOS"),
+        ({"prompt_tokens": [1, 1, 7]}, "question 'q', sample 0: found 2 BOS in the prompt, expected one"),
+        ({"prompt_tokens": [7]}, "found 0 BOS in the prompt, expected one"),
         ({"tokens": [[]]}, "an empty response"),
+        ({"tokens": [[5, 2, 6, 2]]}, r"found an end token \[2\] inside the response"),
         ({"tokens": [[5, 6]]}, "finish_reason 'stop' but its last token 6 is no end token"),
         ({"finish_reason": ["length"]}, "finish_reason 'length' but its last token 2 is an end token"),
     ],
@@ -213,6 +215,20 @@ def test_token_contract(change, message):
     examples.check_tokens(row, bos=1, ends={2}, stops=False)
     with pytest.raises(ValueError, match=message):
         examples.check_tokens({**row, **change}, bos=1, ends={2}, stops=False)
+
+
+def test_token_contract_of_stored_sequences():
+    """Arrays, as the token store gives them; a tokenizer without BOS is held to no BOS at all."""
+    prompt, completion = np.array([1, 7], dtype=np.uint16), np.array([5, 2], dtype=np.uint16)
+    assert examples.token_fault(prompt, completion, 1, {2}) is None
+    assert examples.token_fault(prompt[1:], completion, None, {2}) is None
+    assert "inside the response" in (examples.token_fault(prompt, completion, 1, {2, 5}) or "")
+
+
+def test_every_epoch_has_a_plan_of_its_own_unless_said_otherwise():
+    run = {"run": "r", "model": {"path": "m"}, "train": {"epochs": 5}}
+    assert config.parse(run).examples.kl_plans == 5
+    assert config.parse({**run, "examples": {"kl_plans": 2}}).examples.kl_plans == 2
 
 
 def test_order_of_questions_in_the_table(tmp_path):

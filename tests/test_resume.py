@@ -219,6 +219,18 @@ def stop_after(forks: Forks, values: dict[str, Any], steps: int, ranks: int) -> 
     return folder_of(values) / "checkpoint"
 
 
+@pytest.mark.parametrize("zero", range(4))
+def test_a_lora_checkpoint_is_small_and_goes_on_bit_for_bit(forks, run, tiny_model, zero):
+    """The frozen base (40 KB and more, tied) is not in it: 1,000 trained numbers and their moments are."""
+    plain, found = (run(f"lora-{name}{zero}", zero=zero, lora={"r": 1, "alpha": 1}) for name in ("plain", "stopped"))
+    assert forks.run(plain, 1) == [0], forks.log(0)
+    checkpoint = stop_after(forks, found, 3, 1)
+    size = sum(path.stat().st_size for path in checkpoint.rglob("*") if path.is_file())
+    assert size < (tiny_model / "model.safetensors").stat().st_size
+    assert forks.run(found, 1) == [0], forks.log(0)
+    assert_same(folder_of(found), folder_of(plain))
+
+
 @pytest.mark.parametrize(("before", "after"), [((1, 4), (1, 3)), ((2, 4), (1, 4)), ((1, 4), (2, 1))], ids=str)
 def test_gone_on_with_other_ranks_or_micro_batch_it_is_the_same_curve(forks, run, alone, before, after):
     """(ranks, micro_batch) before and after a stop; the same examples, so the same tokens, in every step."""

@@ -3,18 +3,20 @@
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 import train
-from east import artifacts, config, metrics, models
+from east import artifacts, columns, config, metrics, models, reference
 from tests.conftest import ROOT, command, environment, losses, prepare, run_file, settings, write_responses
 
 LOSSES = ("sft", "dpo", "kto")
@@ -201,11 +203,59 @@ def test_sigterm_saves_first(prepared, tiny_model):
 
 
 def test_a_run_with_other_settings_does_not_continue_this_one(prepared, tiny_model):
+    """And what the error advises mends it."""
     values = settings(prepared, tiny_model, name="claimed", train={"max_steps": 2})
     train.train(config.parse(values))
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, "an export can be ended: the checkpoint stands"
     values["train"]["lr"] = 5e-4
-    with pytest.raises(ValueError, match=r"made from something else: train: .*rm -r"):
+    with pytest.raises(ValueError, match=r"begun from something else: train.lr: found 0.001, expected 0.0005") as stop:
         train.train(config.parse(values))
+    advice = re.search(r"\((rm -r [^)]*)\)", str(stop.value))
+    assert advice and command(*advice[1].split()).returncode == 0
+    train.train(config.parse(values))
+    assert len(losses(config.parse(values))) == 2
+
+
+def test_a_finished_run_does_not_mind_settings_that_its_loss_does_not_read(prepared, tiny_model, capsys):
+    values = settings(prepared, tiny_model, name="unread", train={"max_steps": 1})
+    train.train(config.parse(values))
+    capsys.readouterr()
+    values["loss"] = {"name": "sft", "beta": 0.7, "kl": "microbatch", "lambda_desirable": 2.0}
+    train.train(config.parse(values))
+    assert "is complete and made from just this" in capsys.readouterr().out
+
+
+CHANGES = {
+    "dpo": {"name": "dpo"},
+    "kto": {"name": "kto"},
+    "dpo-lw_p": {"name": "dpo", "local_weight": "lw_p"},
+    "kto-pairs": {"name": "kto"},
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("case", CHANGES)
+def test_a_reference_that_is_off_by_a_constant_stops_the_first_step(prepared, tiny_model, monkeypatch, case, dtype):
+    """DPO's margin does not see a constant, KTO's classes cancel: the loss of step 0 is what it should be. Seven nats
+    are beyond the 0.2 sqrt(T) of bfloat16 up to 1,225 tokens. `kto-pairs`: only the mismatched pairs are off."""
+    off = 0.0
+
+    def column(found, tokens, _):  # scored in float32: bfloat16 rounds it by less than is allowed
+        pairs = tokens.sequences["sample"] == -1
+        wrong = pairs if case == "kto-pairs" else np.ones(len(pairs))
+        return np.load(found.folder_of("reference") / "logprobs.npy") + off * wrong, SimpleNamespace(fingerprint="")
+
+    monkeypatch.setattr(columns, "reference", column)
+    values = settings(
+        prepared, tiny_model, name=f"{case}-{dtype}", loss=CHANGES[case], train={"dtype": dtype, "max_steps": 1}
+    )
+    train.train(config.parse(values))
+    off = 7.0
+    monkeypatch.setattr(reference, "check", lambda *_: None)
+    found = config.parse({**values, "name": f"shifted-{case}-{dtype}"})
+    with pytest.raises(ValueError, match=r"step 0: .* sqrt\(T\) nats from its reference, .*; delete the round's"):
+        train.train(found)
+    assert not (found.folder_of("train") / "checkpoint").exists()
 
 
 def test_changed_base_model_under_a_cached_reference_stops(tmp_path, tiny_model):
@@ -347,6 +397,16 @@ def test_folder_without_weights_is_one_clear_line(tmp_path, tiny_model):
         models.load_policy(tmp_path / "model", dtype="float32", attention="packed")
 
 
-@pytest.mark.parametrize("name", ["packed", "packed_fa2"])
+@pytest.mark.parametrize("change", [{"intermediate_size": 48}, {"num_hidden_layers": 3}])
+def test_weights_that_do_not_fit_the_config_are_one_clear_line(tmp_path, tiny_model, change):
+    """Tensors of another shape; a layer for which there are none, which transformers would fill at random."""
+    subprocess.run(["cp", "-r", str(tiny_model), str(tmp_path / "model")], check=True)
+    path = tmp_path / "model" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match="cannot load the weights|found no weights for .* such as model.layers.2"):
+        models.load_policy(tmp_path / "model", dtype="float32", attention="packed")
+
+
+@pytest.mark.parametrize("name", ["packed", "packed_sdpa"])
 def test_every_attention_name_loads(tiny_model, name):
     assert models.load_policy(tiny_model, dtype="float32", attention=name).config._attn_implementation == name

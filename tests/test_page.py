@@ -214,6 +214,18 @@ SWITCH = """  // choose a set
 """
 
 
+SLOW = """  // what is unpacked next comes 300 ms late
+    const json = Response.prototype.json;
+    Response.prototype.json = async function () {
+        Response.prototype.json = json;
+        const found = await json.call(this);
+        await new Promise(done => setTimeout(done, 300));
+        window.answered = true;
+        return found;
+    };
+"""
+
+
 @pytest.fixture(scope="module")
 def two_sets(tmp_path_factory):
     """A page of two sets whose questions have unlike names."""
@@ -241,9 +253,10 @@ def test_another_set_leaves_nothing_of_the_one_before(browser, two_sets):
     assert picked_after_click(browser).startswith("second/")
 
     visit(browser, two_sets)
-    browser.execute_script("document.querySelector('#list .row').click();" + SWITCH, 1)
+    browser.execute_script(SLOW + "document.querySelector('#list .row').click();" + SWITCH, 1)
     wait(browser, first, "second/")
-    time.sleep(0.5)
+    wait(browser, "window.answered")
+    time.sleep(0.1)
     assert texts(browser, "#panel") == [idle]
 
     visit(browser, two_sets)

@@ -3,13 +3,17 @@
 import math
 from typing import Any
 
+import numpy as np
+import peft
 import pytest
 import torch
 
-from east import losses
+from east import artifacts, losses, objective
+from east.config import Loss, Train
+from east.indexed_dataset import IndexedDataset, Writer
 from east.logprobs import CompletionLogprobs
 from east.packing import pack
-from tests.yardstick import gradients, random_sequences, relative_distance, tiny_llama
+from tests.yardstick import VOCABULARY, gradients, random_sequences, relative_distance, tiny_llama
 
 F64 = torch.float64
 
@@ -147,6 +151,36 @@ def test_weighted_sum_in_float64():
     assert lp.grad.tolist() == pytest.approx([-0.001 / 9, -10 / 12, -1 / 3], rel=1e-14)
 
 
+def test_weighted_dpo_in_float64():
+    """beta 0.5. Weight 0.1, margin 0.5 * (2 - -1) = 1.5: L = log(1 + e^-1.5) = 0.2014133. Weight 3, margin
+    0.5 * (-1 - 1) = -1: L = log(1 + e) = 1.3132617. (0.02014133 + 3.9397851) / 2 = 1.9799632.
+    d/d chosen = -w beta sigmoid(-margin) / 2: -0.025 * 0.1824255 and -0.75 * 0.7310586; opposite for rejected."""
+    chosen, rejected = vector(-10, -6).requires_grad_(), vector(-9, -7).requires_grad_()
+    loss = (vector(0.1, 3) * losses.dpo(chosen, rejected, vector(-12, -5), vector(-8, -8), 0.5)).mean()
+    loss.backward()
+    exact = (0.1 * math.log(1 + math.exp(-1.5)) + 3 * math.log(1 + math.e)) / 2
+    assert loss.item() == pytest.approx(exact, rel=1e-14) == pytest.approx(1.9799632, abs=5e-8)
+    slopes = [-0.025 / (1 + math.exp(1.5)), -0.75 / (1 + math.exp(-1))]
+    assert chosen.grad.tolist() == pytest.approx(slopes, rel=1e-14)
+    assert rejected.grad.tolist() == pytest.approx([-x for x in slopes], rel=1e-14)
+
+
+def test_weighted_kto_in_float64():
+    """beta 0.5, lambda_D = 2, lambda_U = 3, z0 = 1 from pairs of r = 3 and -1. Weight 0.1, desirable, r = 3:
+    L = 2 sigmoid(-1) = 0.5378828. Weight 3, undesirable, r = -1: L = 3 sigmoid(-1) = 0.8068243.
+    (0.05378828 + 2.4204728) / 2 = 1.2371305. With s = sigmoid(1) sigmoid(-1) = 0.1966119 the gradients are
+    -0.1 * 2 * 0.5 s / 2 = -0.05 s and 3 * 3 * 0.5 s / 2 = 2.25 s."""
+    lp, desirable = vector(-7, -5).requires_grad_(), torch.tensor([True, False])
+    z0 = losses.kto_reference_point(vector(3, -1).sum(), 2)
+    loss = (vector(0.1, 3) * losses.kto(lp, vector(-10, -4), desirable, z0, 0.5, 2.0, 3.0)).mean()
+    loss.backward()
+    low = 1 / (1 + math.e)
+    assert loss.item() == pytest.approx((0.1 * 2 * low + 3 * 3 * low) / 2, rel=1e-14)
+    assert loss.item() == pytest.approx(1.2371305, abs=5e-8)
+    slope = low * (1 - low)
+    assert lp.grad.tolist() == pytest.approx([-0.05 * slope, 2.25 * slope], rel=1e-14)
+
+
 # TRL: the same tiny model, tokens and reference. Their losses live in trainers, so the trainers are run.
 
 
@@ -278,3 +312,73 @@ def test_kto_equals_trl(preferences, tmp_path, labels, reference_seed):
     assert (z0 > 0) == (reference_seed == 6), "the two cases must lie on both sides of the clamp"
     assert loss.item() == pytest.approx(expected, rel=1e-5)
     assert relative_distance(gradients(model), expected_gradient) < 1e-5
+
+
+LABELS = [True, False, False, True]
+
+
+def stored(folder, loss: str, prompts: list, completions: list, others: list) -> objective.Data:
+    """Four examples as `train.py` reads them, weights 1; `others`: rejected responses, or KTO's mates."""
+    with artifacts.writing(folder, "dataset", {}, {}) as (scratch, summary):
+        writer, pairs = Writer(scratch, VOCABULARY), []
+        for q, (prompt, completion, other) in enumerate(zip(prompts, completions, others, strict=True)):
+            segment = writer.segment(prompt)
+            first, second = (writer.sequence(segment, writer.segment(ids), q, 0) for ids in (completion, other))
+            writer.example(q, first, second if loss == "dpo" else -1, loss == "dpo" or LABELS[q])
+            pairs.append(second)
+        writer.close(list("abcd"), np.array([pairs]) if loss == "kto" else None)
+        summary["vocabulary"] = VOCABULARY
+    tokens = IndexedDataset(folder)
+    rows = range(len(tokens.sequences))
+    column = reference_sums([tokens.prompt(r) for r in rows], [tokens.completion(r) for r in rows], seed=6)
+    return objective.Data(tokens, np.ones(4), np.arange(4), column.double().numpy(), {})
+
+
+@pytest.mark.parametrize(
+    ("loss", "kl", "micro_batch", "theirs"), [("dpo", "step", 2, 4), ("kto", "step", 1, 4), ("kto", "microbatch", 2, 2)]
+)
+def test_a_step_equals_trl(preferences, tmp_path, loss, kl, micro_batch, theirs):
+    """From the token store to the step's loss and gradient. z0 over the step: TRL on all four examples at once;
+    z0 per micro-batch: the mean of TRL on the same two micro-batches."""
+    prompts, completions, others = preferences
+    data = stored(tmp_path / "data", loss, prompts, completions, others)
+    settings = Loss(name=loss, beta=0.3, kl=kl, lambda_desirable=1.5, lambda_undesirable=0.7)
+    step = objective.load(data, settings, Train(batch_size=4, micro_batch=micro_batch), 0, 0, 1, torch.device("cpu"))
+    model = tiny_llama("packed")
+    module = CompletionLogprobs(model)
+    numbers = objective.step_numbers(settings, module, step, lambda values: values)
+    found = 0.0
+    for micro, number in zip(step.micro_batches, numbers, strict=True):
+        values, _ = objective.example_losses(settings, module(micro.batch), micro, number)
+        part = (micro.weights * values).sum() / len(step.rows)
+        part.backward()
+        found += part.item()
+
+    dpo = {"prompt_ids": prompts, "chosen_ids": completions, "rejected_ids": others}
+    kto = {"prompt_ids": prompts, "completion_ids": completions, "KL_completion_ids": others}
+    columns = dpo if loss == "dpo" else kto
+    rows = [
+        {**{name: values[i].tolist() for name, values in columns.items()}, "label": LABELS[i]} for i in step.rows
+    ]
+    more = {} if loss == "dpo" else {"desirable_weight": 1.5, "undesirable_weight": 0.7}
+    trainer = trl_trainer(loss.upper(), rows, tmp_path, reference_seed=6, beta=0.3, **more)
+    parts = [trl_loss(trainer, rows[i : i + theirs]) for i in range(0, 4, theirs)]
+    expected = {name: sum(g[name] for _, g in parts) / len(parts) for name in parts[0][1]}
+    assert len({float(number.z0) for number in numbers}) == (2 if kl == "microbatch" else 1)
+    assert found == pytest.approx(sum(value for value, _ in parts) / len(parts), rel=1e-5)
+    assert relative_distance(gradients(model), expected) < 1e-5
+
+
+def test_dropout_does_not_enter_the_reference_point(preferences, tmp_path):
+    """The same z0 whatever the seed, and the model is left training."""
+    data = stored(tmp_path / "data", "kto", *preferences)
+    settings = Loss(name="kto")
+    step = objective.load(data, settings, Train(batch_size=4, micro_batch=1), 0, 0, 1, torch.device("cpu"))
+    lora = peft.LoraConfig(r=4, lora_dropout=0.5, init_lora_weights=False, target_modules="all-linear")
+    torch.manual_seed(0)
+    module = CompletionLogprobs(peft.get_peft_model(tiny_llama("packed"), lora)).train()
+    found = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        found.append([float(n.z0) for n in objective.step_numbers(settings, module, step, lambda values: values)])
+    assert found[0] == found[1] and found[0][0] > 0 and module.training

@@ -18,7 +18,7 @@ from east import artifacts, batches, config, indexed_dataset, metrics, stages
 from east.models import load_tokenizer, tokenizer_digest
 
 ROOT = Path(__file__).resolve().parents[1]
-PROMPT, RESPONSE = (100, 35), (200, 80)  # mean and standard deviation of lengths, in tokens
+SPREAD = (0.35, 0.4)  # standard deviation of prompt and response lengths, as a share of their means
 
 
 def prepare(workspace: Path, shape: transformers.LlamaConfig, arguments: argparse.Namespace) -> list:
@@ -32,7 +32,7 @@ def prepare(workspace: Path, shape: transformers.LlamaConfig, arguments: argpars
     steps = arguments.steps + 1
     (workspace / "run.yaml").write_text(yaml.safe_dump(run_file(workspace, arguments, batch_size, steps)))
     settings = config.load(workspace / "run.yaml")
-    write_examples(settings, shape.vocab_size, batch_size * steps)
+    write_examples(settings, shape.vocab_size, batch_size * steps, arguments.lengths)
     if arguments.loss != "sft":
         command = [sys.executable, "-m", "east", "reference", "--config", str(workspace / "run.yaml")]
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -51,7 +51,11 @@ def prepare(workspace: Path, shape: transformers.LlamaConfig, arguments: argpars
 def run_file(workspace: Path, arguments: argparse.Namespace, batch_size: int, steps: int) -> dict[str, Any]:
     """Settings that TRL can be given too: token-mean SFT over the step, z0 per micro-batch."""
     train = {"epochs": 1, "batch_size": batch_size, "micro_batch": arguments.micro_batch}
+    stage = {"float32": 0, "bfloat16": 1}[arguments.dtype]  # ZeRO 0 accumulates bfloat16 gradients in bfloat16
     train |= {
+        "deepspeed": str(ROOT / f"ds_configs/zero{stage}.json"),
+        "micro_tokens": arguments.micro_tokens,
+        "gradient_checkpointing": arguments.gradient_checkpointing,
         "lr": 1e-2
         if arguments.model == "tiny"
         else 1e-5,  # tiny: so high that its losses move within a few steps
@@ -97,24 +101,25 @@ def save_tokenizer(folder: Path, vocabulary: int) -> None:
     ).save_pretrained(folder)
 
 
-def write_examples(settings: config.Config, vocabulary: int, count: int) -> None:
+def write_examples(settings: config.Config, vocabulary: int, count: int, means: list[int]) -> None:
     """dataset/ and weights/ of `count` random examples; KTO: every other one desirable, neighbours
     mismatched."""
     rng = np.random.default_rng(0)
 
-    def tokens(mean: int, deviation: int) -> Any:
-        return rng.integers(
-            3, vocabulary, int(np.clip(rng.normal(mean, deviation), 16, mean + 3 * deviation))
-        )
+    def tokens(mean: int, spread: float) -> Any:
+        length = np.clip(rng.normal(mean, spread * mean), 16, mean * (1 + 3 * spread))
+        return rng.integers(3, vocabulary, int(length))
+
+    of_prompts, of_responses = zip(means, SPREAD, strict=True)
 
     loss, folder = settings.loss.name, settings.folder_of("dataset")
     made_for = {"tokenizer": tokenizer_digest(load_tokenizer(Path(settings.model.path))), **settings.dataset_settings}
     with artifacts.writing(folder, indexed_dataset.KIND, made_for, {}) as (scratch, summary):
         writer = indexed_dataset.Writer(scratch, vocabulary)
         for i in range(count):
-            prompt = writer.segment(tokens(*PROMPT))
+            prompt = writer.segment(tokens(*of_prompts))
             first, *second = [
-                writer.sequence(prompt, writer.segment(tokens(*RESPONSE)), i, s)
+                writer.sequence(prompt, writer.segment(tokens(*of_responses)), i, s)
                 for s in range(1 + (loss == "dpo"))
             ]
             writer.example(i, first, second[0] if second else -1, loss != "kto" or i % 2 == 0)
@@ -124,7 +129,7 @@ def write_examples(settings: config.Config, vocabulary: int, count: int) -> None
         summary.update(vocabulary=vocabulary)
     inputs = {"dataset": indexed_dataset.IndexedDataset(folder).fingerprint}
     weights = settings.folder_of("weights")
-    with artifacts.writing(weights, stages.WEIGHTS, settings.weighting.model_dump(), inputs) as (scratch, _):
+    with artifacts.writing(weights, stages.WEIGHTS, settings.weighting.used, inputs) as (scratch, _):
         np.save(scratch / "weights.npy", np.ones(count))
         np.save(scratch / "kept.npy", np.ones(count, dtype=bool))
 
@@ -138,7 +143,7 @@ def mismatched(settings: config.Config, writer: indexed_dataset.Writer, count: i
 
 
 def read_metrics(side: str, workspace: Path, name: str) -> list[dict[str, Any]]:
-    """Per step of one run: seconds and loss."""
+    """Per step of one run: seconds and loss; on a GPU, gpu_memory: peak bytes so far."""
     if side == "trl":
         return json.loads((workspace / f"{name}.json").read_text())
     folder = config.load(workspace / "run.yaml", [f"name={name}"]).folder_of("train")

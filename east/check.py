@@ -41,7 +41,7 @@ def run(config: Config) -> None:
     sampling(config, start)
     if not (config.folder_of("dataset") / artifacts.MANIFEST).exists():
         return before_index(config, start)
-    dataset = columns.dataset(config, start, tokenizer, verify=True)
+    dataset = columns.dataset(config, start, tokenizer, artifacts.model_digest(start), verify=True)
     audit(dataset, tokenizer, start)
     audit_source(dataset, tokenizer, start, config)
     for row in range(min(SHOWN, len(dataset))):

@@ -23,7 +23,7 @@ def load(config: Config, start: Path, tokenizer: Any, model: str) -> Data:
     Raises ValueError when the parts, the run's settings and the model do not belong together, or when the content
     of a column is not what its manifest says.
     """
-    tokens = dataset(config, start, tokenizer)
+    tokens = dataset(config, start, tokenizer, model)
     column, kept, made = weights(config, tokens)
     inputs = {"dataset": tokens.fingerprint, "weights": made.fingerprint}
     if config.loss.name == "sft":
@@ -32,14 +32,20 @@ def load(config: Config, start: Path, tokenizer: Any, model: str) -> Data:
     return Data(tokens, column, kept, scores, {**inputs, "reference": made.fingerprint})
 
 
-def dataset(config: Config, start: Path, tokenizer: Any, verify: bool = False) -> IndexedDataset:
-    """The run's token store. Raises ValueError when its rules or its tokenizer are others."""
+def dataset(config: Config, start: Path, tokenizer: Any, model: str, verify: bool = False) -> IndexedDataset:
+    """The run's token store. Raises ValueError when its rules, its tokenizer or the model that sampled are others."""
     tokens = IndexedDataset(config.folder_of("dataset"), config.dataset_settings, verify)
     made_for, found = tokens.manifest.config["tokenizer"], models.tokenizer_digest(tokenizer)
     if made_for != found:
         raise ValueError(
             f"{tokens.folder} was tokenised with tokenizer {made_for}, but {start} has {found}; train the model whose "
             "tokenizer sampled the responses, or make the index again"
+        )
+    sampler = tokens.manifest.inputs.get("model", model)  # imported responses name none
+    if sampler != model:
+        raise ValueError(
+            f"{tokens.folder} holds responses of model {sampler}, but {start} is {model}; self-training starts from the "
+            "model that sampled (give others' responses as sampling.responses)"
         )
     return tokens
 
@@ -48,6 +54,9 @@ def weights(config: Config, tokens: IndexedDataset) -> tuple[NDArray[np.float64]
     """A weight per example, and the rows of the examples that are trained."""
     folder = config.folder_of("weights")
     column, made = tokens.column(folder, "weights", "weights", len(tokens), MAKE.format("weigh"))
+    if made.config != config.weighting.used:
+        unlike = artifacts.difference(made.config, config.weighting.used)
+        raise ValueError(f"{folder} holds other weights: {unlike}; rm -r {folder} and run `{MAKE.format('weigh')}`")
     return column, np.flatnonzero(np.load(folder / "kept.npy")), made
 
 

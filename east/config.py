@@ -152,6 +152,11 @@ class Weighting(Section):
     )
 
     @property
+    def used(self) -> dict[str, Any]:
+        """The settings that decide the weights."""
+        return {"strategy": "uniform"} if self.strategy == "uniform" else self.model_dump()
+
+    @property
     def slug(self) -> str:
         """Short name, e.g. `entropy-power-1.5` or `entropy-chao_shen-power-auto-0.5`."""
         if self.strategy == "uniform":

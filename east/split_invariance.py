@@ -26,19 +26,23 @@ SCALE = 1e3  # the gradient run moves every weight by SCALE times its gradient, 
 
 
 class Split(NamedTuple):
-    """How a step of ranks x micro_batch x accumulation examples is shared out."""
+    """How a step is shared out: ranks x micro_batch x accumulation examples, or by tokens where micro_tokens is set."""
 
     ranks: int
     micro_batch: int
+    micro_tokens: int | None = None
 
     def name(self, batch_size: int) -> str:
-        return f"{self.ranks}x{self.micro_batch}x{batches.micro_steps(batch_size, *self)}"
+        if self.micro_tokens is not None:
+            return f"{self.ranks}x{self.micro_tokens}tokens"
+        return f"{self.ranks}x{self.micro_batch}x{batches.micro_steps(batch_size, self.ranks, self.micro_batch)}"
 
 
-def splits(batch_size: int) -> list[Split]:
-    """For 16 examples: 1x16x1, 1x4x4, 2x2x4, 1x1x16."""
+def splits(batch_size: int, micro_tokens: int | None = None) -> list[Split]:
+    """For 16 examples: 1x16x1, 1x4x4, 2x2x4, 1x1x16; then the run's own micro-batches by tokens, on 2 ranks."""
     shares = (1, batch_size), (1, math.ceil(batch_size / 4)), (2, math.ceil(batch_size / 8)), (1, 1)
-    return list(dict.fromkeys(Split(*share) for share in shares))
+    found = list(dict.fromkeys(Split(*share) for share in shares))
+    return found if micro_tokens is None else [*found, Split(2, 1, micro_tokens)]
 
 
 def excerpt(config: Config, folder: Path) -> Config:
@@ -56,7 +60,7 @@ def excerpt(config: Config, folder: Path) -> Config:
         raise ValueError(f"found {len(rows)} examples, expected more than one step's {config.train.batch_size}")
     ours = _settings(config, folder, len(rows))
     inputs = {"dataset": _copy(data, rows, ours)}
-    with artifacts.writing(ours.folder_of("weights"), stages.WEIGHTS, ours.weighting.model_dump(), inputs) as (out, _):
+    with artifacts.writing(ours.folder_of("weights"), stages.WEIGHTS, ours.weighting.used, inputs) as (out, _):
         np.save(out / "weights.npy", weights[rows])
         np.save(out / "kept.npy", np.ones(len(rows), dtype=bool))
     return ours
@@ -69,7 +73,7 @@ def _settings(config: Config, folder: Path, examples: int) -> Config:
         model = model.model_copy(update={"lora": lora.model_copy(update={"dropout": 0.0})})
     train = config.train.model_copy(
         update={
-            "dtype": "float32", "epochs": math.ceil(STEPS / steps), "max_steps": STEPS, "micro_tokens": None,
+            "dtype": "float32", "epochs": math.ceil(STEPS / steps), "max_steps": STEPS,
             "checkpoint_every": STEPS, "tensorboard": False, "wandb": None,
         }
     )  # fmt: skip
@@ -105,7 +109,7 @@ def variants(ours: Config, split: Split) -> tuple[Config, Config]:
     it leaves start - SCALE * gradient.
     """
     name = split.name(ours.train.batch_size)
-    shared = {"micro_batch": split.micro_batch}
+    shared = {"micro_batch": split.micro_batch, "micro_tokens": split.micro_tokens}
     descent = {
         "lr": SCALE * 1e8, "eps": 1e8, "betas": (0.0, 0.0), "weight_decay": 0.0, "max_grad_norm": 1e30,
         "warmup_ratio": 0.0, "schedule": "constant", "max_steps": 1,
@@ -158,7 +162,7 @@ def run(config: Config) -> None:
     print(f"{found} examples, steps of {ours.train.batch_size}, float32, against one sequence at a time and unpacked")
     print(f"{'ranks x micro-batch x accumulation':36}{'gradient':>12}{f'{STEPS} losses':>12}")
     worst = 0.0
-    for split in splits(ours.train.batch_size):
+    for split in splits(ours.train.batch_size, ours.train.micro_tokens):
         name = split.name(ours.train.batch_size)
         if torch.cuda.is_available() and torch.cuda.device_count() < split.ranks:
             print(f"{name:36}{'not run: one GPU':>24}")

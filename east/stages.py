@@ -149,9 +149,8 @@ def run_weigh(config: Config) -> None:
     """dataset/ and graded/ to weights/: one float per example, mean one over those that are trained."""
     dataset = indexed_dataset.IndexedDataset(config.folder_of("dataset"), config.dataset_settings)
     folder, w = config.folder_of("weights"), config.weighting
-    settings = {"strategy": "uniform"} if w.strategy == "uniform" else w.model_dump()
     inputs = {"dataset": dataset.fingerprint}
-    if not artifacts.reusable(folder, WEIGHTS, settings, inputs, MAKE.format("weigh")):
+    if not artifacts.reusable(folder, WEIGHTS, w.used, inputs, MAKE.format("weigh")):
         graded = config.folder_of("graded")
         if artifacts.read(graded, GRADED, MAKE.format("grade")).fingerprint != dataset.manifest.inputs["graded"]:
             raise ValueError(
@@ -166,7 +165,7 @@ def run_weigh(config: Config) -> None:
         column, kept = weights.example_weights(
             values, strategy=w.strategy, mapping=w.mapping, a=a, spread=w.spread, zero=w.zero
         )
-        with artifacts.writing(folder, WEIGHTS, settings, inputs) as (scratch, summary):
+        with artifacts.writing(folder, WEIGHTS, w.used, inputs) as (scratch, summary):
             np.save(scratch / "weights.npy", column)
             np.save(scratch / "kept.npy", kept)
             summary.update({"a": a} if w.mapping == "power" and w.strategy != "uniform" else {})

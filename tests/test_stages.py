@@ -66,6 +66,22 @@ def test_responses_of_another_model_or_temperature_are_refused(tmp_path, tiny_mo
             stage(moved)
 
 
+def test_a_dataset_sampled_by_another_model_is_refused_by_training(found):
+    """The manifest of a drawn dataset names the model; written responses name none."""
+    path = found.folder_of("dataset") / artifacts.MANIFEST
+    path.write_text(path.read_text().replace('"inputs": {', '"inputs": {"model": "another", ', 1))
+    with pytest.raises(ValueError, match="responses of model another, but .*; self-training starts from"):
+        train.train(found)
+
+
+def test_weights_that_share_a_name_but_not_the_exponent_are_refused(found, tmp_path, tiny_model):
+    """1 and 1.0000001 are both entropy-power-1."""
+    near = config.parse(settings(tmp_path, tiny_model, weighting={"a": 1.0000001}))
+    assert near.folder_of("weights") == found.folder_of("weights")
+    with pytest.raises(ValueError, match=r"holds other weights: a: found 1.0, expected 1.0000001; rm -r .*east weigh"):
+        train.train(near)
+
+
 def test_a_result_that_is_not_there_is_named_before_anything_is_drawn(found):
     with pytest.raises(ValueError, match=r"--against: found no result 'bsae', expected a folder or one of \[\]"):
         evaluate.run(found, base=True, against="bsae")

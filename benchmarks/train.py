@@ -2,9 +2,9 @@
 
     python benchmarks/train.py --loss dpo --against trl [--model cpu-512] [--alternations 5] [--compile]
 
-Ours is `python train.py` itself; TRL runs its trainer with the reference precomputed and without gradient
-checkpointing. Each run is a process of its own with `--threads` threads; its first step is not counted.
-Losses of every step must agree. Prints a table and one JSON line: real tokens/s (a prompt counts once
+Ours is `python train.py` itself; TRL runs its trainer with the reference precomputed, and with gradient checkpointing
+where ours has it. Each run is a process of its own with `--threads` threads; its first step is not counted. The sides
+go first in turn. Losses of every step must agree. Prints a table and one JSON line: real tokens/s (a prompt counts once
 per response, padding never), ratio with its spread over the alternations, peak memory, and the share of
 the machine's matrix-multiplication rate that the products of the real tokens account for (MFU). KTO's
 mismatched pairs, a forward pass more on both sides, are counted neither as tokens nor as products.
@@ -54,6 +54,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
 }
 VOCABULARY = {"tiny": 1000, "cpu-512": 32_000, "llama-1b": 128_256, "llama-8b": 128_256}
+REPORTED = ("threads", "dtype", "micro_batch", "accumulation", "micro_tokens", "lengths", "gradient_checkpointing",
+            "compile")  # fmt: skip
 TOLERANCE = {"float32": 1e-3, "bfloat16": 3e-2}  # relative, between the two losses of a step
 
 
@@ -108,7 +110,7 @@ def matmul_rate(threads: int, dtype: torch.dtype) -> float:
 
 
 def run(side: str, workspace: Path, name: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """One process: {seconds: per step, losses: per step, memory: peak bytes}."""
+    """One process: {seconds: per step, losses: per step, memory: peak bytes}, of the GPU where there is one."""
     if side == "east":
         command = ["train.py", "--config", str(workspace / "run.yaml"), f"name={name}"]
         if arguments.compile:
@@ -125,7 +127,7 @@ def run(side: str, workspace: Path, name: str, arguments: argparse.Namespace) ->
     if status:
         raise SystemExit(f"{side} failed; the end of {log}:\n{log.read_text()[-3000:]}")
     rows = train_data.read_metrics(side, workspace, name)
-    memory = max([usage.ru_maxrss * 1024, *(r["gpu_memory"] for r in rows if "gpu_memory" in r)])
+    memory = max(r["gpu_memory"] for r in rows) if torch.cuda.is_available() else usage.ru_maxrss * 1024
     return {"seconds": [r["seconds"] for r in rows], "losses": [r["loss"] for r in rows], "memory": memory}
 
 
@@ -141,8 +143,7 @@ def report(
         "loss": arguments.loss,
         "model": arguments.model,
         "machine": train_data.machine(),
-        "threads": arguments.threads,
-        "compile": arguments.compile,
+        **{name: getattr(arguments, name) for name in REPORTED},
         "real_tokens_per_step": tokens / (len(lengths) - 1),
         "matmul_tflops": rate / 1e12,
         "losses": runs["east"][0]["losses"],
@@ -188,10 +189,17 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3, help="optimizer steps that are timed in each run")
     parser.add_argument("--micro-batch", type=int, default=4)
     parser.add_argument("--accumulation", type=int, default=2)
+    parser.add_argument("--micro-tokens", type=int, help="our micro-batches by tokens instead (TRL's stay as they are)")
+    parser.add_argument(
+        "--lengths", type=int, nargs=2, default=[100, 200], metavar=("PROMPT", "RESPONSE"), help="means, in tokens"
+    )
+    parser.add_argument("--gradient-checkpointing", action="store_true", help="recompute activations, on both sides")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--dtype", choices=list(TOLERANCE), default="float32")
     parser.add_argument("--compile", action="store_true", help="torch.compile of our decoder layers")
     arguments = parser.parse_args()
+    if arguments.loss == "kto" and arguments.micro_tokens:
+        parser.error("--loss kto takes z0 per micro-batch, as TRL does: leave out --micro-tokens")
     sides = ["east"] + ([] if arguments.against == "nothing" else [arguments.against])
     runs: dict[str, list[dict]] = {side: [] for side in sides}
     rate = 0.0
@@ -199,7 +207,7 @@ def main() -> None:
         workspace = Path(folder)
         lengths = train_data.prepare(workspace, model_config(arguments.model), arguments)
         for i in range(arguments.alternations):
-            for side in sides:
+            for side in sides if i % 2 == 0 else sides[::-1]:  # ABBA: a machine that slows down favours neither
                 rate = max(rate, matmul_rate(arguments.threads, getattr(torch, arguments.dtype)))
                 runs[side].append(run(side, workspace, f"{side}-{i}", arguments))
                 print(f"{side} {i}: seconds {[round(s, 2) for s in runs[side][-1]['seconds']]}", flush=True)

@@ -37,6 +37,8 @@ class Clock(transformers.TrainerCallback):
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.rows.append({"seconds": time.perf_counter() - self.began})
+        if torch.cuda.is_available():
+            self.rows[-1]["gpu_memory"] = torch.cuda.max_memory_allocated()
 
     def on_log(self, *_: Any, logs: dict[str, Any], **__: Any) -> None:  # type: ignore[override]
         if "loss" in logs:
@@ -98,7 +100,7 @@ def make_trainer(settings: config.Config, rows: list[dict[str, Any]], clock: Clo
         save_strategy="no",
         report_to=[],
         bf16=False,
-        gradient_checkpointing=False,
+        gradient_checkpointing=t.gradient_checkpointing,
         remove_unused_columns=False,
         max_length=None,
         disable_tqdm=True,
@@ -127,8 +129,6 @@ def main() -> None:
     order = np.concatenate(step_order(settings, len(dataset)))
     clock = Clock()
     make_trainer(settings, rows_of(dataset, order, settings.loss.name), clock, workspace / name).train()
-    if torch.cuda.is_available():
-        clock.rows[-1]["gpu_memory"] = torch.cuda.max_memory_allocated()
     (workspace / f"{name}.json").write_text(json.dumps(clock.rows))
 
 

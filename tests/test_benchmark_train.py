@@ -6,22 +6,29 @@ and update.
 """
 
 import json
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks import train as benchmark
+
+BY_TOKENS = ["--micro-tokens", "600", "--lengths", "60", "120", "--gradient-checkpointing"]
 
 
-@pytest.mark.parametrize("loss", ["sft", "dpo", "kto"])
-def test_loss_curve_equals_trl(loss):
+@pytest.mark.parametrize(("loss", "more"), [("sft", []), ("dpo", BY_TOKENS), ("kto", [])], ids=["sft", "dpo", "kto"])
+def test_loss_curve_equals_trl(monkeypatch, capsys, loss, more):
     """The benchmark itself stops with an error when any of the three losses differ by more than 1e-3."""
-    command = [sys.executable, "benchmarks/train.py", "--model", "tiny", "--loss", loss]
-    command += ["--alternations", "1", "--steps", "2"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)
-    assert result.returncode == 0, result.stdout + result.stderr
-    found = json.loads(result.stdout.splitlines()[-1])
+    options = ["--model", "tiny", "--loss", loss, "--alternations", "1", "--steps", "2", *more]
+    monkeypatch.setattr(sys, "argv", ["train.py", *options])
+    benchmark.main()
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["ratio"]["least"] > 0 and found["east"]["mfu"] > 0
     assert found["east"]["tokens_per_second"] > 0 and found["trl"]["peak_gib"] > 0
+    assert found["gradient_checkpointing"] == bool(more)
+
+
+def test_the_reference_point_of_trl_needs_equal_micro_batches(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train.py", "--loss", "kto", "--micro-tokens", "600"])
+    with pytest.raises(SystemExit):
+        benchmark.main()
+    assert "leave out --micro-tokens" in capsys.readouterr().err

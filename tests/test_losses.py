@@ -341,6 +341,7 @@ def test_a_step_equals_trl(preferences, tmp_path, loss, kl, micro_batch, theirs)
     """From the token store to the step's loss and gradient. z0 over the step: TRL on all four examples at once;
     z0 per micro-batch: the mean of TRL on the same two micro-batches."""
     prompts, completions, others = preferences
+    others = others if loss == "dpo" else completions[-1:] + completions[:-1]
     data = stored(tmp_path / "data", loss, prompts, completions, others)
     settings = Loss(name=loss, beta=0.3, kl=kl, lambda_desirable=1.5, lambda_undesirable=0.7)
     step = objective.load(data, settings, Train(batch_size=4, micro_batch=micro_batch), 0, 0, 1, torch.device("cpu"))

@@ -210,10 +210,15 @@ def test_trees_are_shallow_enough_to_walk() -> None:
 
 
 def test_exact_arithmetic_stops_at_its_bound() -> None:
-    """2^8000 has 8,001 bits, 2^7999 has 8,000."""
-    assert exact(parse("2^{7999}").tree) == 2**7999
-    assert exact(parse("2^{8000}").tree) is None
-    assert exact(parse("2^{8000}").tree, max_bits=8001) == 2**8000
+    """2^2000 has 2,001 bits, 2^1999 has 2,000."""
+    assert exact(parse("2^{1999}").tree) == 2**1999
+    assert exact(parse("2^{2000}").tree) is None
+    assert exact(parse("2^{2000}").tree, max_bits=2001) == 2**2000
+
+
+def test_what_is_beyond_the_bounds_is_told_from_what_is_no_mathematics() -> None:
+    assert read("(" * 60 + "1" + ")" * 60).out_of_bounds and read("7" * 500).out_of_bounds
+    assert not read("no solution").out_of_bounds and not read("5 $$ )").out_of_bounds
 
 
 @pytest.mark.parametrize(

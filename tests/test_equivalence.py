@@ -31,7 +31,7 @@ def values() -> Iterator[Values]:
 def full_key(answer: str, values: Values) -> Key:
     requests: set[Request] = set()
     own_key(read(answer), lambda mode, tree: requests.add((mode, tree)))
-    values.ask(requests)
+    values.ask([frozenset(requests)])
     return own_key(read(answer), values.lookup)
 
 

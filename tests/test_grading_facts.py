@@ -4,6 +4,7 @@ import gzip
 import json
 import random
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ from typing import Any
 import pytest
 
 from east.grading.answer_reading import read
+from east.grading.cases import main, run_cases
 from east.grading.conventions import match
 from east.grading.equivalence import Values
-from east.grading.grade import _exact_key, grade, run_cases
+from east.grading.grade import grade, requests_of
 from east.grading.options import Grading
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -37,11 +39,22 @@ def check_cases(cases: Path, tmp_path: Path, most_wrong: float) -> None:
     false_equal = [case["id"] for case, row in clear if row["verdict"] and not case["expect"]]
     assert false_equal == []
     assert len(wrong) <= most_wrong * len(clear), wrong
-    assert max(row["seconds"] for _, row in pairs) < 2
+    assert max(row["seconds"] for _, row in pairs) < 2 * load()
+
+
+def load() -> float:
+    """How much longer than an idle core this machine takes at present; 1 where it is idle.
+
+    A case's bound is 2 s of an idle core's time; the kill of a child is by the clock, so a loaded machine only
+    stretches what is computed here.
+    """
+    start, worked = time.perf_counter(), time.process_time()
+    sum(range(3_000_000))
+    return max(1.0, (time.perf_counter() - start) / (time.process_time() - worked))
 
 
 def test_own_cases(tmp_path: Path) -> None:
-    assert sum(1 for _ in OWN_CASES.open(encoding="utf-8")) >= 150
+    assert sum(1 for _ in OWN_CASES.open(encoding="utf-8")) >= 700
     check_cases(OWN_CASES, tmp_path, 0.0)
 
 
@@ -65,6 +78,51 @@ def test_a_broken_case_is_named(line: str, message: str, tmp_path: Path) -> None
     cases.write_text('{"id": 0, "gold": "3", "prediction": "3", "form": "answer"}\n' + line + "\n")
     with pytest.raises(ValueError, match=message):
         run_cases(cases, tmp_path / "out.jsonl")
+
+
+def test_cases_under_other_conventions_are_counted_by_confidence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cases, out = tmp_path / "cases.jsonl", tmp_path / "out.jsonl"
+    rows = [("0.25", r"25\%", True, "convention"), ("3", "3.0", True, "clear"), ("4", "5", True, "clear")]
+    cases.write_text(
+        "".join(
+            json.dumps(
+                {"id": gold, "gold": gold, "prediction": text, "form": "answer", "expect": expect,
+                 "confidence": confidence, "kind": "percent" if "%" in text else "number"}
+            ) + "\n"
+            for gold, text, expect, confidence in rows
+        )
+    )  # fmt: skip
+    main(cases, out, [])
+    assert capsys.readouterr().out.splitlines() == [
+        "cases: 3, out of bounds: 0",
+        "clear: 2 cases, 1 right, 0 false equal, 1 false different",
+        "convention: 1 cases, 1 right, 0 false equal, 0 false different",
+        "wrong by kind: number 1",
+    ]
+    main(cases, out, ["grading.percent=sign"])
+    assert "convention: 1 cases, 0 right, 0 false equal, 1 false different" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("cases", "out", "override", "message"),
+    [
+        ("none.jsonl", "out.jsonl", [], "none.jsonl: No such file or directory; give --cases"),
+        ("cases.jsonl", "none/out.jsonl", [], "none/out.jsonl: No such file or directory; give --cases"),
+        ("latin.jsonl", "out.jsonl", [], "latin.jsonl: not UTF-8 text .*save it as UTF-8"),
+        ("cases.jsonl", "out.jsonl", ["train.lr=1"], "found 'train.lr=1', expected grading.key=value"),
+        ("cases.jsonl", "out.jsonl", ["grading.percents=sign"], "unknown key `percents`"),
+    ],
+)
+def test_files_and_settings_of_cases_are_refused_in_one_line(
+    cases: str, out: str, override: list[str], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "cases.jsonl").write_text('{"id": 0, "gold": "3", "prediction": "3", "form": "answer"}\n')
+    (tmp_path / "latin.jsonl").write_bytes(b'{"id": "\xe9"}\n')
+    with pytest.raises(ValueError, match=message) as refused:
+        main(tmp_path / cases, tmp_path / out, override)
+    assert "\n" not in str(refused.value)
 
 
 def real_questions() -> list[dict[str, Any]]:
@@ -145,7 +203,7 @@ def test_real_golds_match_their_respellings_and_no_alteration() -> None:
     pairs += [(gold, text, False) for gold in golds for text in alterations(gold, random_)]
     values = Values(workers=1, timeout_s=10)
     try:
-        values.ask(request for pair in pairs for text in pair[:2] for request in _exact_key(text)[1])
+        values.ask(requests_of(text) for pair in pairs for text in pair[:2])
         wrong = [
             pair
             for pair in pairs

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
-from east.grading.answer_reading import Reading, is_name
+from east.grading.answer_reading import EVERYTHING, Reading, is_name
 from east.grading.answer_tree import Tree, order, spell, symbols
 from east.grading.exact import exact
 
@@ -28,6 +28,8 @@ def own_key(reading: Reading, lookup: Lookup, *, ordered: bool = False) -> Key:
         return ("text", reading.plain)
     if reading.relation is not None:
         return key(reading.relation, lookup, ordered=ordered)
+    if len(reading.names) == 1 and reading.tree[0] == "rel" and "(" in reading.names[0]:
+        return ("named", (reading.names[0], key(reading.tree, lookup)))  # f(x) < 3 says nothing of x
     if len(reading.names) > 1:
         keys = [key(item, lookup) for item in reading.tree[2:]]
         return ("named", *sorted(zip(reading.names, keys, strict=True), key=order))
@@ -43,12 +45,17 @@ def key(tree: Tree, lookup: Lookup, *, ordered: bool = False) -> Key:
         items = [k for item in tree[2 if head == "list" else 1 :] for k in _signs(item, lookup)]
         if head == "list" and tree[1] == "or" and all(k[0] in ("seq", "union") for k in items):
             return ("union", *sorted(items, key=order))
+        if head == "list" and tree[1] == "and" and any(item[0] == "rel" for item in tree[2:]):
+            return _both(items) or ("and", *sorted(items, key=order))
         return ("list", *(items if ordered else sorted(items, key=order)))
     if head == "seq":
         return _sequence(tree, lookup)
     if head in ("union", "ratio"):
         keys = [key(item, lookup) for item in tree[1:]]
         return (head, *(sorted(keys, key=order) if head == "union" else keys))
+    if head == "without":
+        whole = EVERYTHING if tree[1] == ("sym", "\\mathbb{R}") else tree[1]
+        return _without(key(whole, lookup), key(tree[2], lookup))
     if head == "matrix":
         return ("matrix", *(("row", *(key(entry, lookup) for entry in row)) for row in tree[1:]))
     if head == "rel":
@@ -63,7 +70,7 @@ def key(tree: Tree, lookup: Lookup, *, ordered: bool = False) -> Key:
 
 def _signs(tree: Tree, lookup: Lookup) -> list[Key]:
     """The keys of an item, two of them where it holds ±."""
-    if tree[0] in ("list", "set", "seq", "union", "ratio", "matrix", "rel", "base", "text"):
+    if tree[0] in ("list", "set", "seq", "union", "ratio", "matrix", "rel", "base", "text", "without"):
         return [key(tree, lookup)]
     plus, minus = _choose(tree, 1), _choose(tree, -1)
     return [_expression(plus, lookup)] + ([_expression(minus, lookup)] if plus != minus else [])
@@ -105,25 +112,53 @@ def _spread(tree: Tree) -> Tree | None:
     return ("matrix", *(tuple(inside(entry) for entry in row) for row in matrices[0][1:]))
 
 
+def _both(items: list[Key]) -> Key | None:
+    """x > 1 and x < 2, as the interval (1, 2)."""
+    if len(items) != 2 or any(item[0] != "seq" or len(item) != 5 for item in items):
+        return None
+    low, high = sorted(items, key=lambda item: item[3] == ("infinity", "-"))
+    if low[4] != ("infinity", "+") or high[3] != ("infinity", "-") or {low[3][0], high[4][0]} != {"number"}:
+        return None
+    return ("seq", low[1], high[2], low[3], high[4]) if low[3][1] < high[4][1] else None
+
+
+def _without(interval: Key, points: Key) -> Key:
+    """An interval without some of its inner points, as a union."""
+    removed = list(points[1:]) if points[0] == "list" else [points]
+    if interval[0] == "seq" and len(interval) == 5 and all(point[0] == "number" for point in removed):
+        low, high = interval[3:]
+        ends = {"number", "infinity"}
+        inside = all(
+            (low[0] == "infinity" or low[1] < point[1]) and (high[0] == "infinity" or point[1] < high[1])
+            for point in removed
+        )
+        if low[0] in ends and high[0] in ends and inside:
+            bounds = [low, *sorted(set(removed)), high]
+            openings = [interval[1], *"(" * len(bounds[2:])]
+            closings = [*")" * len(bounds[2:]), interval[2]]
+            pieces = [("seq", *piece) for piece in zip(openings, closings, bounds[:-1], bounds[1:], strict=True)]
+            return ("union", *sorted(pieces, key=order))
+    return ("without", interval, points)
+
+
 def _relation(tree: Tree, lookup: Lookup) -> Key:
     operators, members = tree[1], tree[2:]
+    if set(operators) <= {">", ">="}:  # one direction
+        operators = tuple(operator.replace(">", "<") for operator in reversed(operators))
+        members = members[::-1]
     interval = _interval(operators, members)
     if interval is not None:
         return key(interval, lookup)
-    if len(operators) == 1 and operators[0] in ("=", "!=", "<", "<=", ">", ">="):
-        left, right = members if operators[0][0] != ">" else reversed(members)
-        difference = ("add", left, ("neg", right))
+    if len(operators) == 1 and operators[0] in ("=", "!=", "<", "<="):
+        difference = ("add", members[0], ("neg", members[1]))
         mode = "zero-set" if operators[0] in ("=", "!=") else "half-space"
         if (found := lookup(mode, difference)) is not None:
-            return ("equation" if operators[0] == "=" else operators[0].replace(">", "<"), *found)
-    return ("expression", spell(tree))
+            return ("equation" if operators[0] == "=" else operators[0], *found)
+    return ("expression", spell(("rel", operators, *members)))
 
 
 def _interval(operators: tuple[str, ...], members: tuple[Tree, ...]) -> Tree | None:
     """The interval of "x <= 2", "-2 < x <= 7", "-x > -1"; None where it is none."""
-    if set(operators) <= {">", ">="}:
-        operators = tuple(operator.replace(">", "<") for operator in reversed(operators))
-        members = members[::-1]
     if not set(operators) <= {"<", "<="} or len(operators) > 2:
         return None
     free = [member for member in members if symbols(member)]

@@ -9,7 +9,8 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from east.grading import answer_tokens as words
-from east.grading.answer_tokens import Token, Unreadable, number, tokenize
+from east.grading import units
+from east.grading.answer_tokens import OutOfBounds, Token, Unreadable, number, tokenize
 from east.grading.answer_tree import Tree, depth
 
 MAX_DEPTH = 40  # of brackets, exponents and signs
@@ -18,18 +19,18 @@ MAX_TREE_DEPTH = 120  # what a walk over the tree may recurse
 
 class Parsed(NamedTuple):
     tree: Tree
-    units: tuple[str, ...]  # the \text{...} found behind numbers
+    units: tuple[str, ...]  # found behind numbers
     percent: bool
 
 
 def parse(text: str) -> Parsed:
-    """The tree of a cleaned answer; raises Unreadable outside the grammar or its bounds."""
-    parser = _Parser(tokenize(text))
+    """The tree of a cleaned answer; raises Unreadable outside the grammar, OutOfBounds beyond its bounds."""
+    parser = _Parser(units.group(tokenize(text)))
     tree = parser.items()
     if parser.token.kind != "end":
         raise Unreadable(f"{parser.token.value!r} stands where the answer should end")
     if depth(tree) > MAX_TREE_DEPTH:
-        raise Unreadable(f"a tree deeper than {MAX_TREE_DEPTH}")
+        raise OutOfBounds(f"a tree deeper than {MAX_TREE_DEPTH}")
     return Parsed(tree, tuple(parser.units), parser.percent)
 
 
@@ -109,11 +110,10 @@ class _Parser:
 
     def union(self) -> Tree:
         pieces = [self.ratio()]
-        while self.take("\\cup", "union") or (
-            self.at("U") and pieces[0][0] in ("seq", "set") and self.take("U")
-        ):
+        while self.take("\\cup", "union") or (self.at("U") and pieces[0][0] in ("seq", "set") and self.take("U")):
             pieces.append(self.ratio())
-        return ("union", *pieces) if len(pieces) > 1 else pieces[0]
+        tree = ("union", *pieces) if len(pieces) > 1 else pieces[0]
+        return ("without", tree, self.ratio()) if self.take("\\setminus") else tree
 
     def ratio(self) -> Tree:
         parts = [self.sum()]
@@ -125,7 +125,7 @@ class _Parser:
     def deeper(self) -> Iterator[None]:
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            raise Unreadable(f"nested deeper than {MAX_DEPTH}")
+            raise OutOfBounds(f"nested deeper than {MAX_DEPTH}")
         yield
         self.depth -= 1
 
@@ -163,9 +163,13 @@ class _Parser:
         return self.power()
 
     def starts_factor(self) -> bool:
+        """A factor without a sign before it; none behind a unit: "2 hours 30 minutes" is no product."""
         kind, value, _ = self.token
+        before = self.tokens[self.position - 1].kind
+        if before == "unit":
+            return False
         if kind == "num":
-            return self.tokens[self.position - 1].kind != "num"
+            return before != "num"
         if kind == "word":
             return value not in ("and", "or", "union", "in", "mod") and not (
                 value == "U" and self.after_set()
@@ -195,23 +199,10 @@ class _Parser:
                     self.units.append("degree")
             elif self.take("%", "\\%"):
                 self.percent = True
-            elif self.at_unit():
-                self.unit()
+            elif self.token.kind == "unit":
+                self.units.append(self.next().value)
             else:
                 return tree
-
-    def at_unit(self) -> bool:
-        """\\text{...} behind anything, and the boys of "20 boys + 40 girls"."""
-        kind, word, spaced = self.token
-        if kind == "text":
-            return self.connective() not in words.CONNECTIVES
-        counted = self.tokens[self.position - 1].kind == "num" and kind == "word" and spaced and len(word) > 2
-        return counted and not set(word) <= set("abcxyz") and word.lower() not in words.KNOWN
-
-    def unit(self) -> None:
-        self.units.append(self.next().value.strip(" .,()").lower())
-        if self.take("^"):  # cm^2
-            self.exponent()
 
     def mixed_fraction(self) -> Tree | None:
         """The 1/2 of 3\\frac{1}{2} and of 3 1/2, where both parts are whole numbers."""
@@ -302,8 +293,10 @@ class _Parser:
         name = token.value
         if name.lower() in words.FUNCTIONS and len(name) > 1:
             return self.function(name.lower())
-        if name in words.WRITTEN and self.at("("):
+        if name in words.WRITTEN and (self.at("(") or words.WRITTEN[name] == "\\sqrt" and self.token.kind == "num"):
             return self.command(words.WRITTEN[name], degree=3 if name == "cbrt" else 2)
+        if name in words.GREEK:
+            return self.subscripted(f"\\{name}", ("sym", f"\\{name}"))
         if name in words.CONSTANTS:
             return self.subscripted(name, ("const", words.CONSTANTS[name]))
         if len(name) > 3 or (len(name) == 3 and not set(name) <= set("abcxyz")):
@@ -334,6 +327,8 @@ class _Parser:
                 exponent = self.exponent()
             elif self.take("_"):
                 base = self.argument()
+            elif name == "log" and self.at_written_base():
+                base = ("num", number(self.next().value))
         degrees, self.degrees = self.degrees, self.degrees or name in words.TRIGONOMETRIC
         if self.at("(", "{", "["):
             argument = self.primary()
@@ -353,6 +348,11 @@ class _Parser:
         if exponent == ("neg", ("num", Fraction(1))) and name in ("sin", "cos", "tan"):
             return ("fn", f"arc{name}", argument)
         return ("pow", tree, exponent) if exponent else tree
+
+    def at_written_base(self) -> bool:
+        """The 2 of log2(5)."""
+        kind, value, spaced = self.token
+        return kind == "num" and value.isdigit() and not spaced and self.tokens[self.position + 1].value == "("
 
     def command(self, name: str, degree: int = 2) -> Tree:
         if name == "\\frac":

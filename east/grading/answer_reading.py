@@ -4,40 +4,35 @@ import re
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
-from east.grading.answer_parser import parse
-from east.grading.answer_text import FUNCTION_WORDS, UNITS, clean, mark_units, plain, split_money, squash
-from east.grading.answer_tokens import MAX_CHARACTERS, Unreadable
+from east.grading import prose
+from east.grading.answer_parser import Parsed, parse
+from east.grading.answer_text import clean, plain, split_money, squash
+from east.grading.answer_tokens import FUNCTIONS, GREEK, MAX_CHARACTERS, WRITTEN, OutOfBounds, Unreadable
 from east.grading.answer_tree import Tree, spell, symbols
+from east.grading.units import LETTER_UNITS, mark_units, unit_set
 
 MAX_REMEMBERED = 200  # characters of an answer whose reading is kept: longer ones seldom come back
 
 _NUMERAL = re.compile(r"-?(?:\d{1,15}(?:\.\d{1,15})?|\.\d{1,15})")
-_BASE = re.compile(r"(-?[0-9A-Z]+(?:\.[0-9A-Z]+)?)\s*_\s*\{?\s*(\d{1,2})\s*\}?")
-_TIME = re.compile(r"(\d{1,2})(?::(\d\d))?\s*(?:\\text\s*\{)?\s*([ap])\s*\.?\s*m\b\.?\s*\}?", re.IGNORECASE)
+_BASE = re.compile(r"\(?(-?[0-9A-Z]+(?:\.[0-9A-Z]+)?)\)?\s*_\s*\{?\s*(\d{1,2})\s*\}?")
+_IN_BASE = re.compile(r"(-?[0-9A-Z]+)\s*\(?\s*(?:in\s+)?base[\s-]+(\d{1,2})\s*\)?", re.IGNORECASE)
+_TIME = re.compile(r"(\d{1,2})(?:\s*:\s*(\d\d))?\s*(?:\\text\s*\{)?\s*([ap])\s*\.?\s*m\b\.?\s*\}?", re.IGNORECASE)
 _WORDS = re.compile(r"(?:\\text\{)?(?=.*[a-zA-Z]{2})[a-zA-Z][a-zA-Z' .,;-]*\}?")
+_CHOICE = re.compile(r"(?:\\text\{)?\(?([A-J])\)\}?")
+_SET_BUILDER = re.compile(r"\\\{\s*([a-z])\s*(?:\\in\s*\\mathbb\s*\{?R\}?\s*)?[:|]\s*(.+)\\\}")
 _DECIMAL = re.compile(r"-?\d*\.\d+")
-_MEASURE = re.compile(r"(-?\d{1,15}(?:\.\d{1,15})?) [mgshl](?:\^\{?[23]\}?)?")
+_MEASURE = re.compile(
+    rf"(-?(?:\d{{1,3}}(?:,\d{{3}})+|\d{{1,15}})(?:\.\d{{1,15}})?)(\s?)([{LETTER_UNITS}](?:\^\{{?[23]\}}?)?)"
+)
 _DECIMAL_COMMA = re.compile(r"(-?\d{1,15}),(\d{1,2}|\d{4,15})")
-_PROSE_NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]{0,20}(?:\.\d{1,20})?(?![\w/])")
-_RESULT = re.compile(
-    r"=\s*(-?\d[\d,]{0,20}(?:\.\d{1,20})?)[\s`\"')}]*(?:[a-zA-Z][a-zA-Z ]{0,60}|\\text\{[^{}]*\})?$"
-)
-_HEDGE = re.compile(
-    r"\b(?:can(?:not|'t)|not?|n't|without|unless|except|least|most|between|about|approximately|"
-    r"(?:more|less|fewer) than|times|half|twice|multiples?|root|any|all|every|either|or)\b"
-)
-_DIGIT_WORDS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-    "seventeen eighteen nineteen twenty"
-)
-_NUMBER_WORDS = {word: value for value, word in enumerate(_DIGIT_WORDS.split())}
-_MATH_WORDS = ("pi", "and", "or", "infinity", "inf")
+_MATH_WORDS = ("pi", "and", "or", "infinity", "inf", *FUNCTIONS, *WRITTEN, *(name.lower() for name in GREEK))
 _TWO_LETTER_WORDS = {"am", "an", "as", "at", "by", "my", "pm", "up", "us"}
 _FUNCTION_NAMES = tuple("fghpqFGHPQTSV")
-_EVERYTHING = ("seq", "(", ")", ("neg", ("const", "oo")), ("const", "oo"))
-_SETS = {"\\mathbb{R}": _EVERYTHING, "\\mathbb R": _EVERYTHING, "all real numbers": _EVERYTHING}
+EVERYTHING = ("seq", "(", ")", ("neg", ("const", "oo")), ("const", "oo"))
+_SETS = dict.fromkeys(("\\mathbb{R}", "\\mathbb R", "all real numbers", "all reals"), EVERYTHING)
+_INEQUALITIES = {"<", "<=", ">", ">=", "!="}
 
 
 class Reading(NamedTuple):
@@ -45,22 +40,22 @@ class Reading(NamedTuple):
 
     plain: str
     tree: Tree | None = None
-    names: tuple[str, ...] = ()  # of the assignments "x = 3" or "x = 3, y = 4", in order
+    names: tuple[str, ...] = ()  # of the assignments "x = 3" or "x = 3, y = 4", in order; of "x < 3"
     relation: Tree | None = None  # the whole of "y = 2x + 3", whose tree is 2x + 3
     units: frozenset[str] = frozenset()
     percent: bool = False
     decimal: str | None = None  # the numeral, where the answer is one with a decimal point
     evaluated: bool = True  # written as a value, not as a calculation
-    others: tuple[
-        Tree, ...
-    ] = ()  # what only a gold can confirm: 5 for "5 m", 2.5 for "2,5", 10:00 for "10 am"
+    out_of_bounds: bool = False  # too long, too deep or with too many digits to be read
+    measure: Optional["Reading"] = None  # 5 metres for "5 m", which is a product as well
+    others: tuple["Reading", ...] = ()  # what only a gold can confirm: 5 for "5m", 2.5 for "2,5", 10:00 for "10 am"
 
 
 def read(answer: str) -> Reading:
     """Read one answer; words and whatever the grammar does not cover keep only `plain`."""
     answer = answer.strip()
     if len(answer) > MAX_CHARACTERS:
-        return Reading(answer)
+        return Reading(answer, out_of_bounds=True)
     return _read_short(answer) if len(answer) <= MAX_REMEMBERED else _read(answer)
 
 
@@ -75,20 +70,51 @@ def _read(answer: str) -> Reading:
     text = clean(answer)
     if not text:
         return Reading(answer)
-    if match := _TIME.fullmatch(text):
-        hour, minutes, half = match.groups()
-        clock = ("ratio", ("num", Fraction(hour)), ("num", Fraction(minutes or 0)))
-        tree = clock if minutes else ("num", Fraction(hour))
-        return Reading(squash(text), tree, units=frozenset({half.lower() + "m"}), others=(clock,))
-    if match := _BASE.fullmatch(re.sub(r"\\text\{([^{}]*)\}", r"\1", text)):
-        return Reading(squash(text), ("base", match.group(1).lstrip("0") or "0", match.group(2)))
     if text.casefold() in _SETS or text in _SETS:
         return Reading(plain(text), _SETS.get(text) or _SETS[text.casefold()])
+    if found := _read_time(text) or _read_based(text) or _read_choice(text) or _read_set_builder(text):
+        return found
     if _WORDS.fullmatch(text) and not _is_formula(text):
         word = plain(text) or text
-        number = _NUMBER_WORDS.get(word)
+        number = prose.number_in_words(word)
         return Reading(word, None if number is None else ("num", Fraction(number)))
     return _read_formula(text)
+
+
+def _read_time(text: str) -> Reading | None:
+    match = _TIME.fullmatch(text)
+    if match is None:
+        return None
+    hour, minutes, half = match.groups()
+    whole: Tree = ("num", Fraction(hour))
+    clock = ("ratio", whole, ("num", Fraction(minutes or 0)))
+    units = frozenset({half.lower() + "m"})
+    other = clock if not minutes else whole if minutes == "00" else None
+    others = (Reading("", other, units=units),) if other else ()
+    return Reading(squash(text), clock if minutes else whole, units=units, others=others)
+
+
+def _read_based(text: str) -> Reading | None:
+    bare = re.sub(r"\\text\{([^{}]*)\}", r"\1", text)
+    match = _BASE.fullmatch(bare) or _IN_BASE.fullmatch(bare)
+    if match is None:
+        return None
+    return Reading(squash(f"{match[1]}_{match[2]}"), ("base", match[1].upper().lstrip("0") or "0", match[2]))
+
+
+def _read_choice(text: str) -> Reading | None:
+    """C) is C."""
+    match = _CHOICE.fullmatch(text)
+    return _read(match[1]) if match else None
+
+
+def _read_set_builder(text: str) -> Reading | None:
+    r"""\{x : x < 2\} is what it says of x."""
+    match = _SET_BUILDER.fullmatch(text)
+    if match is None:
+        return None
+    inner = read(match[2])
+    return inner if inner.tree and inner.tree[0] == "rel" and inner.names == (match[1],) else None
 
 
 def _is_formula(text: str) -> bool:
@@ -98,6 +124,8 @@ def _is_formula(text: str) -> bool:
 
 
 def _is_product(word: str) -> bool:
+    if len(word) == 3:
+        return set(word) <= set("abcxyz")
     return len(word) == 2 and set(word) <= set("abcdkmnpqrstuvwxyz") and word not in _TWO_LETTER_WORDS
 
 
@@ -105,34 +133,50 @@ def _read_formula(text: str) -> Reading:
     bare, money = split_money(text)
     bare = mark_units(bare)
     try:
-        parsed = None if _is_prose(bare) else parse(bare)
-    except (Unreadable, RecursionError):
-        parsed = None
+        parsed, out_of_bounds = None if _is_prose(bare) else parse(bare), False
+    except (Unreadable, RecursionError) as error:
+        parsed, out_of_bounds = None, not isinstance(error, Unreadable) or isinstance(error, OutOfBounds)
     if parsed is None:
-        return Reading(plain(bare) or text, _stated(bare))
+        number = prose.stated(bare) if _is_prose(bare) or "=" in bare else None
+        tree = None if number is None else ("num", number)
+        return Reading(plain(bare) or text, tree, out_of_bounds=out_of_bounds)
     tree, names, relation = _assignments(parsed.tree)
-    units = {UNITS[word] for unit in parsed.units for word in _unit_words(unit) if word in UNITS}
     numeral = bare.replace(",", "")
     return Reading(
         squash(bare),
         tree,
         names,
         relation,
-        frozenset(units | ({"dollar"} if money else set()) | ({"percent"} if parsed.percent else set())),
-        percent=parsed.percent or "percent" in units,
+        _units(parsed) | (frozenset({"dollar"}) if money else frozenset()),
+        percent=parsed.percent or "percent" in _units(parsed),
         decimal=numeral if _DECIMAL.fullmatch(numeral) else None,
         evaluated=_is_evaluated(tree),
+        measure=_measure(bare, spaced=True),
         others=tuple(_other_readings(bare, tree)),
     )
 
 
-def _other_readings(text: str, tree: Tree) -> Iterator[Tree]:
-    if measure := _MEASURE.fullmatch(text):
-        yield ("num", Fraction(measure.group(1)))
+def _units(parsed: Parsed) -> frozenset[str]:
+    found = frozenset[str]().union(*map(unit_set, parsed.units))
+    return found | {"percent"} if parsed.percent else found
+
+
+def _measure(text: str, *, spaced: bool) -> Reading | None:
+    match = _MEASURE.fullmatch(text)
+    if match is None or bool(match[2]) != spaced:
+        return None
+    numeral = match[1].replace(",", "")
+    decimal = numeral if "." in numeral else None
+    return Reading("", ("num", Fraction(numeral)), units=unit_set(match[3]), decimal=decimal)
+
+
+def _other_readings(text: str, tree: Tree) -> Iterator[Reading]:
+    if measure := _measure(text, spaced=False):
+        yield measure
     if decimal_comma := _DECIMAL_COMMA.fullmatch(text):
-        yield ("num", Fraction(".".join(decimal_comma.groups())))
+        yield Reading("", ("num", Fraction(".".join(decimal_comma.groups()))))
     if "j" in symbols(tree):
-        yield _renamed(tree)
+        yield Reading("", _renamed(tree))
 
 
 def _renamed(tree: Tree) -> Tree:
@@ -144,26 +188,11 @@ def _renamed(tree: Tree) -> Tree:
 
 def _is_prose(text: str) -> bool:
     """Three words beside the mathematics and the units, or two at the start."""
+    text = re.sub(r"^\\text\{([^{}]*)\}", r"\1", text)
     bare = re.sub(r"\\text\{[^{}]*\}|\\[a-zA-Z]+", " ", text)
     runs = re.findall(r"[a-zA-Z]{2,}", bare)
-    words = [run for run in runs if not (run.isupper() or run.lower() in FUNCTION_WORDS or _is_product(run))]
-    return len(words) >= 3 or (len(words) == 2 and text.startswith(words[0]))
-
-
-def _stated(prose: str) -> Tree | None:
-    """The number that a sentence states: behind its last "=", or its only one; None where it hedges."""
-    if result := _RESULT.search(prose):
-        return ("num", Fraction(result.group(1).replace(",", "")))
-    if not _is_prose(prose) or "\\" in prose.replace("\\text", "") or _HEDGE.search(prose):
-        return None
-    numbers = _PROSE_NUMBER.findall(prose)
-    return ("num", Fraction(numbers[0].replace(",", ""))) if len(numbers) == 1 else None
-
-
-def _unit_words(unit: str) -> list[str]:
-    words = re.findall(r"[a-z]+", unit)
-    singular = [word if word in UNITS else word.removesuffix("s") for word in words]
-    return [*singular, "hour"] if "mph" in words else singular
+    words = [run for run in runs if not (run.isupper() or run.lower() in _MATH_WORDS or _is_product(run))]
+    return prose.is_prose(text, words)
 
 
 def _is_evaluated(tree: Tree) -> bool:
@@ -192,11 +221,15 @@ def _assignments(tree: Tree) -> tuple[Tree, tuple[str, ...], Tree | None]:
 
 
 def _assignment(tree: Tree) -> tuple[str | None, Tree, Tree | None]:
+    """(name, value, relation): value is the whole of an inequality, what stands behind the name otherwise."""
     if tree[0] != "rel":
         return None, tree, None
     operators, members = tree[1], list(tree[2:])
     if operators == ("in",):
-        return spell(members[0]), members[1], None
+        return name_of(members[0]), members[1], None
+    if set(operators) <= _INEQUALITIES:
+        free = [member for member in members if symbols(member)]
+        return name_of(free[0]) if len(free) == 1 and is_name(free[0]) else None, tree, None
     if set(operators) - {"=", "~"}:
         return None, tree, None
     if "~" in operators:  # sqrt(5) ~ 2.236 says sqrt(5); x ~ 11 says 11
@@ -208,7 +241,7 @@ def _assignment(tree: Tree) -> tuple[str | None, Tree, Tree | None]:
         members.reverse()
     if is_name(members[0]) and not _named(members[0]) & symbols(members[-1]):
         whole = ("rel", ("=",), members[0], members[-1])
-        return spell(members[0]), members[-1], whole if symbols(members[-1]) else None
+        return name_of(members[0]), members[-1], whole if symbols(members[-1]) else None
     if not symbols(members[-1]) and (len(members) > 2 or not symbols(members[0])):
         return None, members[-1], None  # 2 * 3! * 4! = 2 * 6 * 24 = 288
     return None, tree, None
@@ -219,14 +252,31 @@ def _named(name: Tree) -> frozenset[str]:
     return symbols(name[1] if name[0] == "mul" else name)
 
 
+def name_of(tree: Tree) -> str:
+    """The name in an assignment: x, AB for the segment AB and its length |AB|, f(x), f'(x)."""
+    if tree[0] == "fn" and tree[1] == "abs" and is_name(tree[2]) and tree[2][0] == "mul":
+        return name_of(tree[2])
+    if is_function(tree):
+        return f"{name_of(tree[1])}({name_of(tree[2])})"
+    return tree[1] if tree[0] == "sym" else spell(tree)
+
+
+def is_function(tree: Tree) -> bool:
+    """f(x), f'(x), f^{-1}(x), f(2)"""
+    if tree[0] != "mul" or len(tree) != 3 or tree[2][0] not in ("sym", "num"):
+        return False
+    head = tree[1][1] if tree[1][0] == "pow" and tree[1][2] == ("neg", ("num", Fraction(1))) else tree[1]
+    return head[0] == "sym" and head[1].rstrip("'") in _FUNCTION_NAMES
+
+
 def is_name(tree: Tree) -> bool:
     """x, a_n, f(x), AB, |AB|, (p, q), \\sin x: what an answer may be assigned to."""
     if tree[0] == "fn" and tree[1] not in ("root",):
         return all(part[0] in ("num", "sym") or is_name(part) for part in tree[2:]) and bool(symbols(tree))
     if tree[0] == "seq":
         return all(item[0] == "sym" for item in tree[3:])
-    if tree[0] == "mul" and all(part[0] == "sym" for part in tree[1:-1]) and tree[-1][0] in ("sym", "num"):
+    if tree[0] == "mul":
         letters = [part[1] for part in tree[1:] if part[0] == "sym"]
         segment = len(letters) == len(tree) - 1 and all(letter.isupper() for letter in letters)
-        return segment or (len(tree) == 3 and letters[0] in _FUNCTION_NAMES)
+        return segment or is_function(tree)
     return tree[0] == "sym"

@@ -1,57 +1,75 @@
 r"""The spelling of an answer: what differs without a difference in meaning, undone by bounded rewrites.
 
-`clean` turns what a model or a data set wrote ("$\dfrac34$.", "4√2", "32,\! 349", "10 square units") into
-the one spelling that `answer_tree` parses. It knows no mathematics beyond spelling.
+`clean` turns what a model or a data set wrote ("$\dfrac34$.", "4√2", "32,\! 349", "\textcolor{red}{12}") into
+the one spelling that `answer_parser` reads. It knows no mathematics beyond spelling.
 """
 
 import re
 import unicodedata
 
-MONEY = "$€£¥"
-SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
-_UNIT_NAMES = (
-    "meter m metre|cm centimeter centimetre|mm millimeter millimetre|km kilometer kilometre|inch in inches|"
-    "foot ft feet|yard yd|mile mi mph|gram g|kg kilogram|pound lb|ounce oz|second s sec|minute min|"
-    "hour h hr mph|day|week|month|year yr|dollar usd buck|cent|percent pct percentage|"
-    "liter l litre|ml milliliter|gallon gal|degree deg|am|pm"
+_GREEK_NAMES = (
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho varsigma sigma "
+    "tau upsilon phi chi psi omega"
 )
-UNITS = {alias: names.split()[0] for names in _UNIT_NAMES.split("|") for alias in names.split()}
-_MATHEMATICAL = (
-    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln lg exp sqrt cbrt abs floor ceil "
-    "binom pi tau theta alpha beta gamma delta lambda mu sigma phi omega inf infinity oo and or union in mod"
-)
-FUNCTION_WORDS = frozenset(_MATHEMATICAL.split())
-_UNICODE = {
+_GREEK = {chr(0x3B1 + place): rf"\{name} " for place, name in enumerate(_GREEK_NAMES.split())} | {
+    "Γ": r"\Gamma ", "Δ": r"\Delta ", "Θ": r"\Theta ", "Λ": r"\Lambda ", "Ξ": r"\Xi ", "Π": r"\Pi ",
+    "Σ": r"\Sigma ", "Φ": r"\Phi ", "Ψ": r"\Psi ", "Ω": r"\Omega ", "ϕ": r"\phi ", "ϵ": r"\epsilon ",
+    "ϑ": r"\vartheta ", "∆": r"\Delta ",
+}  # fmt: skip
+_UNICODE = _GREEK | {
     "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ",
     "÷": "/", "∕": "/", "⁄": "/", "≤": r"\le ", "≥": r"\ge ", "≦": r"\le ", "≧": r"\ge ", "⩽": r"\le ",
-    "⩾": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∞": r"\infty ", "π": r"\pi ", "θ": r"\theta ",
-    "α": r"\alpha ", "β": r"\beta ", "λ": r"\lambda ", "°": r"\degree ", "º": r"\degree ", "∪": r"\cup ",
-    "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "±": r"\pm ", "√": r"\sqrt ", "∛": r"\sqrt[3] ",
-    "ℝ": r"\mathbb{R}", "…": r"\ldots ", "′": "'", "“": '"', "”": '"', "‘": "'", "’": "'", "∠": "",
-    "½": r"\frac{1}{2}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}", "¼": r"\frac{1}{4}",
-    "¾": r"\frac{3}{4}", "⅕": r"\frac{1}{5}", "⅙": r"\frac{1}{6}", "⅛": r"\frac{1}{8}",
+    "⩾": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∞": r"\infty ", "°": r"\degree ", "º": r"\degree ",
+    "∪": r"\cup ", "∩": r"\cap ", "∖": r"\setminus ", "∈": r"\in ", "∅": r"\emptyset ", "±": r"\pm ",
+    "√": r"\sqrt ", "∛": r"\sqrt[3] ", "∜": r"\sqrt[4] ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}",
+    "ℚ": r"\mathbb{Q}", "ℕ": r"\mathbb{N}", "ℂ": r"\mathbb{C}", "…": r"\ldots ", "′": "'", "“": '"', "”": '"',
+    "‘": "'", "’": "'", "∠": "", "½": r"\frac{1}{2}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}",
+    "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "⅕": r"\frac{1}{5}", "⅙": r"\frac{1}{6}", "⅛": r"\frac{1}{8}",
     "⅜": r"\frac{3}{8}", "⅝": r"\frac{5}{8}", "⅞": r"\frac{7}{8}", "¢": r"\text{cents}",
 }  # fmt: skip
 _TABLE = str.maketrans(_UNICODE)
-_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "0123456789-+n")
-_SUPERSCRIPT = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ]{1,20}")
-_SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
-_SUBSCRIPT = re.compile("[₀₁₂₃₄₅₆₇₈₉]{1,20}")
+_RAISED = "⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺⁽⁾ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ"
+_SUPERSCRIPTS = str.maketrans(_RAISED, "0123456789-+()abcdefghijklmnoprstuvwxyz")
+_SUPERSCRIPT = re.compile(f"[{_RAISED}]{{1,20}}")
+_LOWERED = "₀₁₂₃₄₅₆₇₈₉₊₋₍₎ₐₑₒₓₕₖₗₘₙₚₛₜ"
+_SUBSCRIPTS = str.maketrans(_LOWERED, "0123456789+-()aeoxhklmnpst")
+_SUBSCRIPT = re.compile(f"[{_LOWERED}]{{1,20}}")
+_INDEXED_ROOT = re.compile("([²³⁴⁵⁶⁷⁸⁹])√")
 
-_TEXT = r"\\(?:text(?:bf|it|rm|normal|sf)?|mbox|hbox|mathrm|operatorname)\s*"
+# Commands that change how their argument looks and nothing else: the command goes, its braces stay.
+_STYLES = (
+    "left|right|[bB]igg?[lrm]?|displaystyle|textstyle|scriptstyle|scriptscriptstyle|limits|nolimits|mathbf|mathsf|"
+    "mathtt|mathit|mathcal|mathop|mathord|mathstrut|boldsymbol|bold|bm|bf|rm|it|sf|tt|tiny|scriptsize|footnotesize|"
+    "small|normalsize|large|Large|LARGE|huge|Huge|underline|uline|emph|ensuremath|hfill|hfil|hskip|noindent|"
+    "centering|angle|measuredangle"
+)
+_TEXT = r"\\(?:text(?:bf|it|rm|normal|sf|tt|up|md)?|mbox|hbox|mathrm|operatorname\*?)\s*"
+_ENVIRONMENT = "aligned|align|equation|gathered|gather|split|center|math|displaymath"
+_GROUP = r"(?:[^{}\\]|\\(?!over(?![a-z])|choose(?![a-z]))|\{[^{}]{0,200}\}){1,300}"
+_THOUSANDS = re.compile(r"(?<![\d,.])\d{1,3}(?:(?:,\s*\\!|\s?\{\s*,\s*\}|\\!,|\\[,;: ]|,)\s*\d{3})+(?!\d)")
 _REWRITES = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         (r"<\|[^|>]{0,60}\|>|</s>", ""),
-        (r"(?<=\d)(?:,\s*\\!|\s*\{\s*,\s*\}|\\!,)\s*(?=\d{3})", ""),  # 32,\! 349 and 10{,}000
-        (r"(?<=\d)\\[,;: ](?=\d{3}(?!\d))", ""),  # 70\,000
+        (r"\{\s*([,:])\s*\}", r"\1"),  # 10{,}000 and 2{:}3, where they are no thousands
+        (r"\\!", ""),
+        (r"\\textdollar(?![a-z])\s*(?:\{\})?", "$"),
+        (r"\\colon(?![a-z])", ":"),
         (r"\\[dtc]frac(?![a-z])", r"\\frac"),
+        (r"\\[dt]binom(?![a-z])", r"\\binom"),
+        (rf"\{{({_GROUP})\\over(?![a-z])({_GROUP})\}}", r"\\frac{\1}{\2}"),
+        (rf"\{{({_GROUP})\\choose(?![a-z])({_GROUP})\}}", r"\\binom{\1}{\2}"),
+        (r"\\dot\s*(?:\{\s*(\d)\s*\}|(\d))", r"\\overline{\1\2}"),
         (r"\\(?:left|right)\s*\.", ""),
-        (r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits)(?![a-z])", ""),
-        (r"\\(?:mathbf|boldsymbol|mathit|bold|bf|rm|mathcal)(?![a-z])", ""),
+        (r"\\(?:textcolor|color|colorbox)\s*\{[^{}]{0,40}\}", ""),
+        (rf"m?\\(?:{_STYLES})(?![a-zA-Z])|\\(?:boxed|fbox)\s*(?=\{{)", lambda m: _kept_m(m.group())),
+        (rf"\\(?:begin|end)\{{(?:{_ENVIRONMENT})\*?\}}", ""),
         (_TEXT + r"\{", r"\\text{"),
+        (r"\\(?:mathrm|text)\s+([a-zA-Z])(?![a-zA-Z])", r"\\text{\1}"),
         (r"\^\s*(?:\{\s*\\(?:circ|degree)\s*\}|\\(?:circ|degree)(?![a-z]))", r"\\degree "),
-        (r"\\degree\s*[CF](?![a-zA-Z])", r"\\degree "),
+        (r"\\degree\s*(?:[CF](?![a-zA-Z])|\\text\{\s*[CF]\s*\})", r"\\degree "),
+        (r"(?<=\d)\s*\^\s*\{?\s*(?:\\text\{)?\s*(?:st|nd|rd|th)\s*\}{0,2}(?![a-zA-Z])", ""),
+        (r"\\\\\s*\[[\d.]{1,6}\s*(?:ex|em|pt|mm|cm)\]|\\cr(?![a-z])", r"\\\\"),
         (
             r"\\(?:begin|end)\{(?:smallmatrix|[pbBvV]?matrix|array)\}(?:\{[lcr|]{1,20}\})?",
             lambda m: _matrix(m.group()),
@@ -61,60 +79,61 @@ _REWRITES = [
         (r"\\([lr])vert(?![a-z])|\\[lr]?vert(?![a-z])|\\mid(?![a-z])", "|"),
         (r"\\(?:lbrace)(?![a-z])", r"\\{"),
         (r"\\(?:rbrace)(?![a-z])", r"\\}"),
-        (r"(?<!\\)\\[!;:,> ]|~|\\q?quad(?![a-z])|\\hspace\{[^}]{0,20}\}|\\phantom(?:\{[^}]{0,20}\})?", " "),
+        (r"(?<!\\)\\[;:,> ]|~|\\q?quad(?![a-z])|\\hspace\{[^}]{0,20}\}|\\phantom(?:\{[^}]{0,20}\})?", " "),
+        (r"\+\s?/\s?-", r"\\pm "),
         (r"\s+", " "),
     )
 ]
 _WRAPPERS = [
     re.compile(pattern, re.DOTALL)
     for pattern in (
-        r"\\f?boxed\s*\{(.*)\}",
         r"\\text\{([^{}]*)\}",
         r"\\\((.*)\\\)",
         r"\\\[(.*)\\\]",
         r"\$\$(.*)\$\$",
         r"\$([^$]*)\$",
         r"\*\*(.*)\*\*",
+        r"__+(.*?)__+",
         r"\"(.*)\"",
         r"'(.*)'",
         r"`(.*)`",
-        r"\{([^{}]*)\}",
+        r"\{(.*)\}",
         r"(?:\\approx|\\sim|=)(?![a-z])\s*(.*)",
     )
 ]
 _END = re.compile(r"[\s.,;:?\\]+$")
-_MONEY = re.compile(r"\\?[$€£¥]|(?<![a-zA-Z])(?:USD|US)(?=\s*\d)")
-_ORDINAL = re.compile(r"(?<=\d)(?:st|nd|rd|th)(?![a-zA-Z])")
-_ASIDE = re.compile(r"(?<=\d)\s*\([a-z][a-z -]{2,20}\)$")  # 5 (five)
-_INCHES = re.compile(r"(?<=\d)\s*(?:\"|''|')$")
-_SCALE = re.compile(rf"(?<=\d)\s*(?:\\text\{{)?\s*({'|'.join(SCALES)})s?\b\s*(\}})?")
-_TAIL = re.compile(
-    r"(?<=[\d)}%!])\s*"
-    r"((?:an?\s|per\s)?[a-zA-Z]+[.]?(?:[\s/*·-]{1,2}[a-zA-Z]+[.]?){0,5})"
-    r"(\s*\^\s*\{?\s*[23]\s*\}?)?\s*(?:\([^()\d]{0,30}\))?$"
-)
+_MONEY = re.compile(r"(?:(?<![a-zA-Z])USD?\s?)?\\?[$€£¥]|(?<![a-zA-Z])(?:USD|US)(?=\s*\d)")
+_MINUS = re.compile(r"^(?:negative|minus)\s+(?=[\d.\\(√])", re.IGNORECASE)
 _ARTICLES = re.compile(r"\b(?:an?|the)\s+")
-
-
-def _power_of_ten(scale: re.Match[str]) -> str:
-    reopened = r"\text{" if r"\text{" in scale.group() and not scale.group(2) else ""
-    return rf" \cdot 10^{{{SCALES[scale.group(1)]}}} {reopened}"
 
 
 def _matrix(command: str) -> str:
     return r"\begin{matrix}" if "begin" in command else r"\end{matrix}"
 
 
+def _kept_m(command: str) -> str:
+    r"""The m of "m\angle A" goes with its command; the m of "m\left(" stays."""
+    return "m" if command.startswith("m") and not command.endswith("angle") else ""
+
+
+def _without_separators(numeral: re.Match[str]) -> str:
+    """32,\\! 349 and 1{,}234,567 as one numeral; plain commas alone stay, since they may separate a pair."""
+    written = numeral.group()
+    return re.sub(r"\D", "", written) if re.search(r"[\\{]", written) else written
+
+
 def clean(text: str) -> str:
     """One spelling: ASCII and LaTeX commands, no wrappers, no style; time is linear in len(text)."""
     text = text.encode("utf-8", "replace").decode()  # a lone surrogate is a wrong character, not nothing
+    text = _INDEXED_ROOT.sub(lambda m: rf"\sqrt[{m.group(1).translate(_SUPERSCRIPTS)}] ", text)
     text = _SUPERSCRIPT.sub(lambda m: "^{" + m.group().translate(_SUPERSCRIPTS) + "}", text)
     text = _SUBSCRIPT.sub(lambda m: "_{" + m.group().translate(_SUBSCRIPTS) + "}", text)
     text = unicodedata.normalize("NFKC", text.translate(_TABLE)).translate(_TABLE)
     text = "".join(c for c in text if unicodedata.category(c) != "Cf")  # zero-width characters and the like
+    text = _THOUSANDS.sub(_without_separators, text)
     for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)
-    return _unwrap(text.strip())
+    return _MINUS.sub("-", _unwrap(text.strip()))
 
 
 def _unwrap(text: str) -> str:
@@ -144,27 +163,6 @@ def split_money(text: str) -> tuple[str, bool]:
     """(text without currency signs, whether there was one)."""
     bare = _MONEY.sub("", text).strip()
     return bare, bare != text
-
-
-def mark_units(text: str) -> str:
-    r"""The words behind a number become \text{...}: "10 square units" -> "10 \text{square units}"."""
-    text = _ASIDE.sub("", _ORDINAL.sub("", text))
-    text = _INCHES.sub(r"\\text{inches}", text)
-    text = _SCALE.sub(_power_of_ten, text)
-    tail = _TAIL.search(text)
-    if tail is None:
-        return text
-    words = re.findall(r"[a-zA-Z]+", tail.group(1).lower())
-    known = words[0].removesuffix("s") in UNITS or words[0] in UNITS
-    if len(words[0]) == 1 and "/" not in tail.group(1):  # 5 m: a unit or a symbol (`Reading.measure`)
-        return text
-    if not known and (
-        len(words[0]) < 3 or set(words[0]) <= set("abcxyz") or not tail.group().startswith(" ")
-    ):
-        return text  # 2xy
-    if FUNCTION_WORDS.intersection(words):
-        return text
-    return f"{text[: tail.start(1)]}\\text{{{tail.group(1)}}}"
 
 
 def squash(text: str) -> str:

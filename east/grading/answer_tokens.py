@@ -9,11 +9,15 @@ MAX_DIGITS = 400
 
 
 class Unreadable(ValueError):
-    """The text is outside the grammar, or beyond its bounds; it is then compared as words."""
+    """The text is outside the grammar or beyond its bounds; it is then compared as words."""
+
+
+class OutOfBounds(Unreadable):
+    """The text is too long, too deep or has too many digits to be read; such answers are counted."""
 
 
 class Token(NamedTuple):
-    kind: str  # num, word, cmd, text, op, end
+    kind: str  # num, word, cmd, text, op, end; unit, where `units.group` found one
     value: str
     spaced: bool  # white space stood before it
 
@@ -35,15 +39,15 @@ CONSTANTS = {
     "\\pi": "pi", "pi": "pi", "\\infty": "oo", "infinity": "oo", "inf": "oo", "oo": "oo", "e": "e", "i": "i"
 }  # fmt: skip
 _GREEK = (
-    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma "
-    "tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega ell emptyset"
+    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi omicron rho sigma "
+    "varsigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega"
 )
-LETTERS = {f"\\{name}" for name in _GREEK.split()}
+GREEK = frozenset(_GREEK.split())  # readable without a backslash as well
+LETTERS = {f"\\{name}" for name in (*GREEK, "ell", "emptyset")}
 OPERATORS = {
     "\\cup", "\\pm", "\\mp", "\\cdot", "\\times", "\\div", "\\ldots", "\\dots", "\\cdots", "\\\\",
-    "\\end{matrix}", "\\land", "\\lor", "\\wedge", "\\vee", "\\rangle", "\\rfloor", "\\rceil",
+    "\\end{matrix}", "\\land", "\\lor", "\\wedge", "\\vee", "\\rangle", "\\rfloor", "\\rceil", "\\setminus",
 }  # fmt: skip
-KNOWN = FUNCTIONS | WRITTEN.keys() | CONSTANTS.keys() | {"and", "or", "union", "in", "mod"}  # never units
 CONNECTIVES = ("and", "or", "", ",")
 CLOSING = {"(": (")", "]"), "[": ("]", ")")}
 _TOKEN = re.compile(
@@ -61,7 +65,7 @@ _WHOLE = re.compile(r"(?P<space>\s*)(?P<num>\d+)")
 
 def tokenize(text: str) -> list[Token]:
     if len(text) > MAX_CHARACTERS:
-        raise Unreadable(f"longer than {MAX_CHARACTERS} characters")
+        raise OutOfBounds(f"longer than {MAX_CHARACTERS} characters")
     tokens, position, depth = [], 0, 0
     text = text.rstrip()
     while position < len(text):
@@ -84,7 +88,7 @@ def number(text: str) -> Fraction:
     """The exact value of a numeral; raises Unreadable beyond MAX_DIGITS."""
     text = text.replace(",", "").replace(" ", "")
     if len(text) > MAX_DIGITS:
-        raise Unreadable(f"a number of more than {MAX_DIGITS} digits")
+        raise OutOfBounds(f"a number of more than {MAX_DIGITS} digits")
     if "overline" in text:
         head, repeated = text.split("\\overline")
         repeated = repeated.strip("{} ")
@@ -94,5 +98,5 @@ def number(text: str) -> Fraction:
         return Fraction(int(whole or 0)) + Fraction(int(fixed or 0), scale) + repeating
     mantissa, _, exponent = text.lower().partition("e")
     if exponent and abs(int(exponent)) > MAX_DIGITS:
-        raise Unreadable(f"an exponent beyond {MAX_DIGITS}")
+        raise OutOfBounds(f"an exponent beyond {MAX_DIGITS}")
     return Fraction(text)

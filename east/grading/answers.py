@@ -9,6 +9,8 @@ import hashlib
 import re
 from typing import Literal, NamedTuple
 
+from east.grading.units import is_unit
+
 Source = Literal["boxed", "hash", "the answer is", "last number", "none"]
 Extraction = Literal["boxed", "marked", "last number"]
 Boxes = Literal["joined", "last"]
@@ -17,6 +19,7 @@ SOURCES: tuple[Source, ...] = ("boxed", "hash", "the answer is", "last number", 
 MAX_ANSWER = 2_000  # characters; a longer answer is cut and carries its hash, so that it stays distinct
 MAX_BOXES = 12  # boxes looked at, from the end
 REACH = MAX_ANSWER + 100  # characters before a box in which a neighbour is sought
+MAX_BOX = 50_000  # characters behind a box in which its closing brace is sought
 TAIL = 4_000  # characters at the end of a response in which an unboxed answer is sought
 
 
@@ -34,9 +37,10 @@ _BETWEEN_BOXES = re.compile(
     r"(?:\\[()\[\],;!:. ]|\\q?quad|\\text|\\left|\\right|[${}(),;&\s*]|and|[a-zA-Z]\s*=)*\.?"
 )
 _HASH = re.compile(r"####[ \t]*(?=[-+−$€£(\\]{0,4}\.?\d)(?!\d+[.)]\s)([^\n]{1,200})")
+_LAST_HASH = re.compile(r"####[ \t]*(\S[^\n]{0,199})\s*$")
 _ANNOUNCED = re.compile(
-    r"answer(?:\*\*)?(?:\s+to\s[^.\n]{0,80}?)?"
-    r"(?:\s+(?:is|are|would be|should be)\b|\s*[:=]|(?=\s*(?:\\[(\[]|\$)))[\s:*]*",
+    r"(?:answers?|correct (?:option|choice))(?:\*\*)?(?:\s+to\s[^.\n]{0,80}?)?"
+    r"(?:\s+(?:is|are|would be|should be)(?:\b|(?=n['’]t))|\s*[:=]|(?=\s*(?:\\[(\[]|\$)))[\s:*,]*",
     re.IGNORECASE,
 )
 _SEGMENT = re.compile(
@@ -46,10 +50,15 @@ _SEGMENT = re.compile(
 )
 _NUMBER = re.compile(r"(?:(?<![\w)\]}])[-−])?[$€£]?(?:\d[\d,]*)?\.?\d+(?:/\d+)?(?:\\?%)?")
 _FINAL = re.compile(r"final answer is:?\s*\$([^$\n]{1,300})\$", re.IGNORECASE)
-_SENTENCE_END = re.compile(r"\n|[.!?](?:\s|$)|,? (?:because|since|which|so that)\b")
+_SENTENCE_END = re.compile(r"\n|[.!?](?:\s|$)|,? (?:because|since|which|so that|and not|not|rather than)\b")
 _WORDS = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}")
-_LEADING_NUMBER = re.compile(r"(-?\\?[$€£]?\d[\d,]*(?:\.\d+)?(?:/\d+)?\\?%?)(?=[\s,.]+[a-zA-Z]|$)")
-_SPECIAL = re.compile(r"(?:\s*<\|[^|>]{0,60}\|>|\s*</s>)+\s*$")
+_LEADING_NUMBER = re.compile(
+    r"(-?\\?[$€£]?\d[\d,]*(?:\.\d+)?(?:/\d+)?\\?%?)(?:\s+([a-zA-Z][a-zA-Z /-]*))?(?:[,;(](?!\s*\S{0,3}\d).*)?$"
+)
+_ADVERB = re.compile(r"(?:therefore|thus|hence|then|simply|just|indeed)\b[\s:,]*")
+_JOINED = re.compile(r"\s*(?:,|and|or)\s*\$")
+_GLUED = re.compile(r"[\w\\^{}()+*/.$%=-]*")
+_SPECIAL = re.compile(r"(?:\s*<\|[^|>]{0,60}\|>|\s*</?[a-z_]{1,30}>)+\s*$")
 
 
 def extract(
@@ -70,8 +79,8 @@ def extract(
         return Answer(_bounded(last), "the answer is")
     if found is not None:
         return Answer(_bounded(found), "boxed") if found else Answer(None, "none")
-    if (hashes := _HASH.findall(text, max(0, len(text) - TAIL))) and hashes[-1].strip():
-        return Answer(_bounded(_SPECIAL.sub("", hashes[-1])), "hash")
+    if hashed := _hashed(text):
+        return Answer(_bounded(hashed), "hash")
     if extraction == "boxed":
         return Answer(None, "none")
     tail = _SPECIAL.sub("", text[-TAIL:])
@@ -131,6 +140,7 @@ def _box_content(text: str, start: int, limit: int) -> tuple[int | None, str]:
     if not text.startswith("{", start):  # TeX without braces: \boxed 3
         end = open_end.start() if open_end else limit
         return end, text[start:end].strip().rstrip(".")
+    limit = min(limit, start + MAX_BOX)
     depth = 0
     for brace in _BRACES.finditer(text, start, limit):
         depth += {"{": 1, "}": -1}.get(brace.group(), 0)
@@ -142,6 +152,15 @@ def _box_content(text: str, start: int, limit: int) -> tuple[int | None, str]:
 def _adjacent(text: str, stop: int, start: int) -> bool:
     """Only connectives stand between two boxes (and the boxes are not nested)."""
     return 0 <= start - stop <= 40 and _BETWEEN_BOXES.fullmatch(text, stop, start) is not None
+
+
+def _hashed(text: str) -> str | None:
+    """The number behind the last `####`, or whatever stands behind it on the last line."""
+    tail = _SPECIAL.sub("", text[-TAIL:])
+    if last := _LAST_HASH.search(tail, max(0, tail.rfind("####"))):
+        return last.group(1).strip()
+    hashes = _HASH.findall(tail)
+    return hashes[-1].strip() if hashes else None
 
 
 def _final(text: str) -> str | None:
@@ -161,22 +180,24 @@ def _announced(tail: str) -> str | None:
 
 
 def _from_sentence(text: str) -> str | None:
-    """The answer at the head of a sentence: its formula, what follows its last `is`, or the sentence."""
-    text = text.lstrip(" \t\n*:_")
-    if (segment := _SEGMENT.match(text)) and _is_formula(segment):
-        return _content(segment)
+    """The answer at the head of a sentence: its formula, what follows its last `is`, its number, or the sentence.
+
+    What a sentence says of its number is read where answers are (`prose`): "between 9 and 10" is no 10.
+    """
+    text = _ADVERB.sub("", text.lstrip(" \t\n*:_,"))
     end = _SENTENCE_END.search(text)
     sentence = (text[: end.start()] if end else text).strip(" *_`\"'")
+    if (segment := _SEGMENT.match(text)) and _is_formula(segment):
+        joined = _JOINED.match(sentence, segment.end())
+        return re.sub(r"(?<!\\)\$", "", sentence) if joined else _content(segment)
     if not sentence or len(sentence) > 300:
         return None
     if " is " in sentence:
         return _from_sentence(sentence.rsplit(" is ", 1)[1])
-    if leading := _LEADING_NUMBER.match(sentence):
+    leading = _LEADING_NUMBER.match(sentence)
+    if leading and (leading.group(2) is None or is_unit(leading.group(2))):
         return leading.group(1)
-    words = _WORDS.findall(sentence)
-    if len(words) <= 5 and not (words and sentence.startswith(words[0]) and re.search(r"\d", sentence)):
-        return sentence
-    return _last_number(sentence)
+    return sentence
 
 
 def _last_number(text: str) -> str | None:
@@ -189,7 +210,11 @@ def _last_number(text: str) -> str | None:
     for segment in _SEGMENT.finditer(text):
         if segment.start() <= last.start() < segment.end() and _is_formula(segment):
             return _content(segment)
-    return last.group()
+    before = re.search(r"[\w\\^{}()+*/.$=-]*\Z", text[max(0, last.start() - 200) : last.start()])
+    behind = _GLUED.match(text, last.end(), last.end() + 200)
+    assert before and behind
+    glued = f"{before.group()}{last.group()}{behind.group()}".rstrip(".*")
+    return glued.strip("*") if re.search(r"\\[a-zA-Z]|[a-zA-Z^]", glued) else last.group()
 
 
 def _is_formula(segment: re.Match[str]) -> bool:

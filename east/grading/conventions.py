@@ -15,10 +15,25 @@ def match(gold: Reading, answer: Reading, lookup: Lookup, options: Grading) -> s
     """Why the answer counts as the gold answer; None where it does not. gold matches itself."""
     if gold.plain == answer.plain and gold.plain:
         return "same text"
+    for wanted in _readings(gold):
+        for found in (*_readings(answer), *answer.others):
+            if reason := _match(wanted, found, lookup, options):
+                return reason
+    return None
+
+
+def _readings(reading: Reading) -> tuple[Reading, ...]:
+    """5 m is a product and a length."""
+    return (reading,) if reading.measure is None else (reading, reading.measure)
+
+
+def _match(gold: Reading, answer: Reading, lookup: Lookup, options: Grading) -> str | None:
     if gold.tree is None or answer.tree is None:
         return None
     if options.base == "optional" and (digits := _without_base(gold, answer)):
         return digits
+    if gold.relation and answer.relation and own_key(gold, lookup) == own_key(answer, lookup):
+        return "same value"  # x = y and y = x
     if _contradict(gold, answer, options):
         return None
     if options.unevaluated == "different" and gold.evaluated and not answer.evaluated:
@@ -28,7 +43,7 @@ def match(gold: Reading, answer: Reading, lookup: Lookup, options: Grading) -> s
     if _needs_rescaling(gold, answer, options):
         return None
     for wanted in _faces(gold, lookup, options):
-        for found in _faces(answer, lookup, options) + [key(other, lookup) for other in answer.others]:
+        for found in _faces(answer, lookup, options):
             if reason := _same(wanted, found, answer, options):
                 return reason
     if gold.decimal is not None:
@@ -45,15 +60,14 @@ def _contradict(gold: Reading, answer: Reading, options: Grading) -> bool:
         return not _graph_and_function(gold, answer)
     if options.units == "ignored" or not (gold.units and answer.units):
         return False
-    return not gold.units & answer.units and gold.units | answer.units != {"dollar", "cent"}
+    return gold.units != answer.units and gold.units | answer.units != {"dollar", "cent"}
 
 
 def _graph_and_function(gold: Reading, answer: Reading) -> bool:
-    """y = 2x + 3 and f(x) = 2x + 3."""
-    if gold.relation is None or answer.relation is None:
-        return False
-    heads = {gold.relation[2], answer.relation[2]}
-    return ("sym", "y") in heads and any(head[0] == "mul" for head in heads)
+    """y = 2x + 3 and f(x) = 2x + 3; 1 < y < 2 and 1 < f(x) < 2."""
+    names = {*gold.names, *answer.names}
+    variable = all(reading.relation or reading.tree and reading.tree[0] == "rel" for reading in (gold, answer))
+    return variable and len(names) == 2 and "y" in names and any(name.endswith(")") for name in names)
 
 
 def _faces(reading: Reading, lookup: Lookup, options: Grading) -> list[Key]:
@@ -65,7 +79,7 @@ def _faces(reading: Reading, lookup: Lookup, options: Grading) -> list[Key]:
         faces.append(("seq", "(", ")", *(key(item, lookup) for item in reading.tree[2:])))
     else:
         faces.append(key(reading.tree, lookup, ordered=ordered))
-        if reading.tree[0] == "list":
+        if reading.tree[0] == "list" and not any(item[0] == "rel" for item in reading.tree[2:]):
             faces.append(("in order", *(key(item, lookup) for item in reading.tree[2:])))
     return list(dict.fromkeys(faces))
 

@@ -4,8 +4,8 @@ Two expressions are equal exactly when their values are, at four points fixed by
 (the identity test of Schwartz 1980 and Zippel 1979, over the reals). A value counts only when computations
 with 60 and with 100 digits, and as many more as it has before the point, agree. So equality needs no
 pairwise comparison: equal values are equal keys, which is symmetric and transitive, and no algebra system
-has to find a proof. `evaluate` runs in a child process (`workers`); `Values` asks it and remembers the
-answers over questions.
+has to find a proof. `evaluate_all` runs in a child process (`workers`), for one answer a call; `Values` asks it and
+remembers the values over questions.
 """
 
 import hashlib
@@ -28,33 +28,49 @@ MAX_EXACT_BITS = 1_000_000  # of a rational computed here: beyond `exact.MAX_BIT
 MAX_CACHED = 50_000_000  # characters of the requests whose keys are kept
 
 Request = tuple[str, Tree]  # (mode, tree)
+Requests = frozenset[Request]  # all that one answer asks for
+OUT_OF_BOUNDS: Key = ("out of bounds",)
 
 
 class Values:
     """Keys of expressions: computed in children, cached over questions, failures counted.
 
-    counts: how many requests were computed, served from the cache, timed out, exhausted memory or failed.
+    An answer's requests share one call and its deadline, so that an answer of a hundred slow values is as bounded as
+    one of a single value. Where the call is lost, the answer is (`lost`): what it asked for stays unknown.
+    counts: how many calls were computed, timed out, exhausted memory or failed.
     """
 
     def __init__(self, *, workers: int = 2, timeout_s: float = 1.0, memory_mb: int = 1024) -> None:
         self.pool = Workers(
-            "east.grading.equivalence:evaluate", count=workers, timeout_s=timeout_s, memory_mb=memory_mb
+            "east.grading.equivalence:evaluate_all", count=workers, timeout_s=timeout_s, memory_mb=memory_mb
         )
         self.known: dict[Request, Key | None] = {}
         self.size = 0
         self.counts: Counter[str] = Counter()
-        self.lost: set[Request] = set()  # requests whose child had to be killed
+        self.lost: set[Requests] = set()  # answers whose child had to be killed
+        self.out_of_bounds: set[Request] = set()  # values too large to be computed
 
-    def ask(self, requests: Iterable[Request]) -> None:
-        """Compute what is not known yet."""
-        named = {request: order(request) for request in set(requests) - self.known.keys()}
-        wanted = sorted(named, key=named.__getitem__)
-        for request, outcome in zip(wanted, self.pool.map(wanted), strict=True):
+    def ask(self, answers: Iterable[Requests]) -> None:
+        """Compute what is not known yet; answers: the requests of each."""
+        unknown: dict[Requests, list[Requests]] = {}
+        for requests in set(answers) - self.lost:
+            if missing := requests.difference(self.known):
+                unknown.setdefault(missing, []).append(requests)
+        calls = {tuple(sorted(missing, key=order)): asked for missing, asked in unknown.items()}
+        wanted = sorted(calls, key=order)
+        for call, outcome in zip(wanted, self.pool.map(wanted), strict=True):
             self.counts[outcome.status] += 1
-            self.known[request] = outcome.value
-            if outcome.status in ("timeout", "memory", "died"):
-                self.lost.add(request)
-        self.size += sum(map(len, named.values()))
+            if outcome.status == "ok":
+                self._learn(call, outcome.value)
+            else:
+                self.lost.update(calls[call])
+        self.size += sum(len(order(call)) for call in wanted)
+
+    def _learn(self, call: tuple[Request, ...], values: list[Key | None]) -> None:
+        for request, value in zip(call, values, strict=True):
+            self.known[request] = None if value == OUT_OF_BOUNDS else value
+            if value == OUT_OF_BOUNDS:
+                self.out_of_bounds.add(request)
 
     def start(self) -> None:
         """Start the children before anything is asked, so that no deadline includes it."""
@@ -65,6 +81,7 @@ class Values:
         if self.size > MAX_CACHED:
             self.known.clear()
             self.lost.clear()
+            self.out_of_bounds.clear()
             self.size = 0
 
     def lookup(self, mode: str, tree: Tree) -> Key | None:
@@ -75,11 +92,28 @@ class Values:
 
 
 class Undefined(ArithmeticError):
-    """The expression has no value there, or none within the bounds."""
+    """The expression has no value there."""
+
+
+class TooLarge(ArithmeticError):
+    """The expression's value is beyond the bounds of what is computed."""
+
+
+def evaluate_all(call: tuple[Request, ...]) -> list[Key | None]:
+    """The keys of one answer's expressions; OUT_OF_BOUNDS for a value beyond the bounds."""
+    keys: list[Key | None] = []
+    for request in call:
+        try:
+            keys.append(evaluate(request))
+        except TooLarge:
+            keys.append(OUT_OF_BOUNDS)
+        except (ArithmeticError, ValueError, TypeError, RecursionError):  # no number, whatever it is
+            keys.append(None)
+    return keys
 
 
 def evaluate(request: Request) -> Key | None:
-    """The key of an expression; None where it has no stable value.
+    """The key of an expression; None where it has no stable value. Raises TooLarge beyond the bounds.
 
     mode "value": ("number", q), ("constant", re, im) or ("function", values); "zero-set": the values of f up
     to a common factor, for f = 0; "half-space": up to a positive factor, for f < 0.
@@ -91,10 +125,9 @@ def evaluate(request: Request) -> Key | None:
             return ("number", rational) if _small(rational) else ("big number", _hash(rational))
         value = _stable(tree, {})
         return None if value is None else _constant(value)
-    values = [_stable(tree, {name: _coordinate(name, point) for name in names}) for point in range(POINTS)]
+    values = [_at_point(tree, names, point) for point in range(POINTS)]
     if len([value for value in values if value is not None]) < 2:
-        far = range(POINTS, POINTS + FAR_POINTS)
-        values += [_stable(tree, {name: _coordinate(name, point) for name in names}) for point in far]
+        values += [_at_point(tree, names, point) for point in range(POINTS, POINTS + FAR_POINTS)]
     defined = [value for value in values if value is not None]
     if len(defined) < 2 or not names:
         return None
@@ -110,6 +143,14 @@ def evaluate(request: Request) -> Key | None:
             return None
         scale = abs(scale)
     return tuple(None if value is None else _digits(value / scale) for value in values)
+
+
+def _at_point(tree: Tree, names: list[str], point: int) -> Any:
+    """A function's value at a point; None where it is undefined there or too large."""
+    try:
+        return _stable(tree, {name: _coordinate(name, point) for name in names})
+    except TooLarge:
+        return None
 
 
 def _coordinate(name: str, point: int) -> Fraction:
@@ -140,7 +181,7 @@ def _stable(tree: Tree, at: dict[str, Fraction]) -> Any:
         return None
     integer_digits = max(0, int(mp.log10(abs(found[1])))) if found[1] else 0
     if integer_digits > MAX_EXPONENT:
-        return None
+        raise TooLarge("too many digits")
     if integer_digits:
         found = _at_precisions(tree, at, integer_digits)
         if found is None:
@@ -234,7 +275,7 @@ def _power(tree: Tree, base: Any, exponent: Any) -> Any:
     if base == 0:
         return base if mp.re(exponent) > 0 else base**exponent
     if abs(exponent * mp.log(abs(base), 2)) > 1e8:
-        raise Undefined("too large")
+        raise TooLarge("a power")
     rational = exact(tree[2])
     if mp.im(base) == 0 and mp.re(base) < 0 and rational is not None and rational.denominator > 1:
         return _real_root(tree[1], base, rational)
@@ -258,7 +299,7 @@ def _function(name: str, tree: Tree, parts: list[Any]) -> Any:
 
     first = parts[0]
     if any(abs(part) > 1e9 for part in parts) and name not in ("abs", "ln", "log", "root"):
-        raise Undefined("too large")
+        raise TooLarge("an argument")
     if (
         name in ("ln", "log")
         and mp.im(parts[-1]) == 0

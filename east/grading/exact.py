@@ -6,7 +6,7 @@ from math import comb, factorial, isqrt
 
 from east.grading.answer_tree import Tree
 
-MAX_BITS = 8_000  # of a numerator or denominator: an operation on such numbers takes under a millisecond
+MAX_BITS = 2_000  # of a numerator or denominator: an operation takes microseconds; children go further
 MAX_ROOT_BITS = 1_000
 
 

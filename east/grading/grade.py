@@ -6,27 +6,24 @@ value otherwise; so the clusters are a partition whatever the conventions, and n
 and wrong responses.
 """
 
-import json
 import math
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from east.grading.answer_keys import Key, own_key
 from east.grading.answer_keys import key as key_of
-from east.grading.answer_reading import MAX_REMEMBERED, read
+from east.grading.answer_reading import MAX_REMEMBERED, Reading, read
 from east.grading.answer_tree import Tree, order
 from east.grading.answers import Answer, extract
 from east.grading.conventions import match
-from east.grading.equivalence import Request, Values
+from east.grading.equivalence import Request, Requests, Values
 from east.grading.options import Grading
 from east.grading.qwen_string import qwen_string, same_qwen_string
 from east.grading.summary import Summary
 
-__all__ = ["Grading", "Summary", "grade", "run_cases"]
+__all__ = ["Grading", "Summary", "grade"]
 
 BATCH_QUESTIONS = 32  # looked at together, so that the children are busy
 BATCH_CHARACTERS = 64_000_000
@@ -49,11 +46,12 @@ def grade(
     summary: accumulates counts and a sample over all questions, if given.
     Yields, in the same order, {"question", "gold", "n", "sample", "answer", "source", "truncated", "cluster",
     "correct", "clusters": [{"answer", "count", "correct", "kind"}], "entropy", "accuracy", "rejection", "k",
-    "reasons", "timeouts", "merged"}. cluster: index in clusters, -1 where missing="excluded" left the
+    "reasons", "timeouts", "out_of_bounds", "merged"}. cluster: index in clusters, -1 where missing="excluded" left the
     response out. entropy: -sum p ln p in nats over shares of the n responses. accuracy: the gold cluster's
     share.
     rejection: the largest wrong cluster's share. k: number of clusters. reasons: why right responses are
-    right, counted. timeouts: responses whose value could not be computed in its bounds. merged: exact keys
+    right, counted. timeouts: responses whose value took a child too long or too much memory. out_of_bounds: responses
+    that are too long, too deep or too large to be read or computed; both are compared as text. merged: exact keys
     that turned out to have equal values or to match the gold. Clusters are sorted by size, then key. Raises
     ValueError for a question with missing fields or lists of unequal length.
     """
@@ -67,7 +65,7 @@ def grade(
                 texts = {
                     answer.text for answers, _ in extracted for answer in answers if answer.text is not None
                 }
-                values.ask(request for text in texts.union(golds) for request in _exact_key(text)[1])
+                values.ask(requests_of(text) for text in texts.union(golds))
             for question, (answers, truncated) in zip(batch, extracted, strict=True):
                 graded = _grade_question(question, answers, truncated, values, settings)
                 if summary is not None:
@@ -112,17 +110,17 @@ def _extract_all(question: dict[str, Any], settings: Grading) -> tuple[list[Answ
     return answers, truncated
 
 
-def _exact_key(answer: str) -> tuple[Key, frozenset[Request]]:
+def _exact_key(answer: str) -> tuple[Key, Requests]:
     """(the key without symbolic values, what has to be evaluated for the full key)."""
     return _exact_key_short(answer) if len(answer) <= MAX_REMEMBERED else _exact_key_of(answer)
 
 
 @lru_cache(maxsize=100_000)
-def _exact_key_short(answer: str) -> tuple[Key, frozenset[Request]]:
+def _exact_key_short(answer: str) -> tuple[Key, Requests]:
     return _exact_key_of(answer)
 
 
-def _exact_key_of(answer: str) -> tuple[Key, frozenset[Request]]:
+def _exact_key_of(answer: str) -> tuple[Key, Requests]:
     requests: set[Request] = set()
     reading = read(answer)
 
@@ -130,9 +128,9 @@ def _exact_key_of(answer: str) -> tuple[Key, frozenset[Request]]:
         requests.add((mode, tree))
 
     exact_key = own_key(reading, ask)
-    for tree in (reading.tree, *reading.others):  # under which the gold may be met as well
-        if tree is not None:
-            key_of(tree, ask)
+    for other in (reading, *reading.others):  # under which the gold may be met as well
+        if other.tree is not None:
+            key_of(other.tree, ask)
     return exact_key, frozenset(requests)
 
 
@@ -140,7 +138,7 @@ class _Verdict:
     """Clusters and verdicts of one question's distinct answers."""
 
     def __init__(self, gold: str, values: Values, settings: Grading) -> None:
-        self.gold_text, self.gold = gold, read(gold)
+        self.gold_text, self.gold = gold, valued(gold, values)
         self.values, self.settings = values, settings
         self.seen: dict[str, tuple[Key, str | None]] = {}
 
@@ -155,7 +153,7 @@ class _Verdict:
             text = qwen_string(answer)
             same = same_qwen_string(qwen_string(self.gold_text), text)
             return ("string", text), "same string" if same else None
-        reading = read(answer)
+        reading = valued(answer, self.values)
         reason = match(self.gold, reading, self.values.lookup, self.settings)
         return (GOLD if reason else own_key(reading, self.values.lookup)), reason
 
@@ -198,7 +196,8 @@ def _grade_question(
         "rejection": max((p for key, p in shares.items() if key not in right), default=0.0),
         "k": len(ranked),
         "reasons": dict(sorted(Counter(reason for _, reason in judged if reason).items())),
-        "timeouts": sum(_lost(answer.text, values) for answer in answers),
+        "timeouts": sum(is_lost(answer.text, values) for answer in answers),
+        "out_of_bounds": sum(is_out_of_bounds(answer.text, values) for answer in answers),
         "merged": judge.merged(),
     }
 
@@ -223,52 +222,22 @@ def _describe(key: Key, spellings: Counter[str | None], right: bool, gold: str) 
     return {"answer": answer, "count": spellings.total(), "correct": right, "kind": _KINDS.get(kind, kind)}
 
 
-def _lost(text: str | None, values: Values) -> bool:
-    return bool(text is not None and values.lost and _exact_key(text)[1] & values.lost)
+def requests_of(answer: str) -> Requests:
+    """What has to be computed for the keys of an answer."""
+    return _exact_key(answer)[1]
 
 
-def run_cases(cases_path: str | Path, out_path: str | Path, **options: Any) -> None:
-    """Grade labelled cases: JSON lines with id, gold, prediction and form ("answer" or "response").
-
-    Writes one JSON line each: id, verdict, seconds, reason. A response without a marked answer is graded by
-    its last number unless `extraction` says otherwise: a case is judged alone, there is no cluster to
-    protect. Raises ValueError, naming file and line, for a line that is no such case.
-    """
-    settings = Grading(**{"extraction": "last number", **options})
-    values = Values(workers=1, timeout_s=settings.timeout_s, memory_mb=settings.memory_mb)
-    values.start()
-    try:
-        with open(cases_path, encoding="utf-8") as cases, open(out_path, "w", encoding="utf-8") as out:
-            for number, line in enumerate(cases, 1):
-                if line.strip():
-                    case = _read_case(line, f"{cases_path}:{number}")
-                    print(json.dumps(_grade_case(case, values, settings)), file=out)
-    finally:
-        values.close()
+def valued(text: str, values: Values) -> Reading:
+    """What an answer says; only its words where its value was lost."""
+    reading = read(text)
+    return Reading(reading.plain) if is_lost(text, values) else reading
 
 
-def _read_case(line: str, place: str) -> dict[str, Any]:
-    try:
-        case = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{place} is not JSON ({error}); expected id, gold, prediction, form") from None
-    if not isinstance(case, dict) or (absent := {"id", "gold", "prediction", "form"} - case.keys()):
-        raise ValueError(f"{place} lacks {sorted(absent) if isinstance(case, dict) else 'its fields'}")
-    if case["form"] not in ("answer", "response"):
-        raise ValueError(f"{place} has form {case['form']!r}; expected 'answer' or 'response'")
-    return case
+def is_lost(text: str | None, values: Values) -> bool:
+    return text is not None and bool(values.lost) and requests_of(text) in values.lost
 
 
-def _grade_case(case: dict[str, Any], values: Values, settings: Grading) -> dict[str, Any]:
-    start = time.perf_counter()
-    text, gold = case["prediction"], str(case["gold"])
-    if case["form"] == "response":
-        text = extract(str(text), extraction=settings.extraction, boxes=settings.boxes).text
-    found, reason = None, "no answer"
-    if text is not None:
-        text = str(text)
-        values.ask(_exact_key(gold)[1] | _exact_key(text)[1])
-        found = match(read(gold), read(text), values.lookup, settings)
-        reason = found or ("out of bounds" if _lost(text, values) else "different")
-    seconds = round(time.perf_counter() - start, 6)
-    return {"id": case["id"], "verdict": found is not None, "seconds": seconds, "reason": reason}
+def is_out_of_bounds(text: str | None, values: Values) -> bool:
+    if text is None:
+        return False
+    return read(text).out_of_bounds or bool(values.out_of_bounds and requests_of(text) & values.out_of_bounds)

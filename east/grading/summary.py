@@ -10,6 +10,8 @@ from east.grading.options import Grading
 from east.grading.workers import Workers
 
 MAX_TEXT = 20_000  # characters of a response, from its end, that Math-Verify is shown
+MAX_TAIL = 300  # characters of it that the report lists
+MATH_VERIFY_SECONDS = 2.0  # for one response
 
 
 class Summary:
@@ -21,7 +23,7 @@ class Summary:
     def __init__(self, **options: Any) -> None:
         self.settings = Grading(**options)
         self.questions = self.responses = self.correct = self.truncated = 0
-        self.timeouts = self.merged = self.empty_gold = self.excluded = 0
+        self.timeouts = self.out_of_bounds = self.merged = self.empty_gold = self.excluded = 0
         self.accuracy = self.entropy = 0.0
         self.sources: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
@@ -34,6 +36,7 @@ class Summary:
         self.correct += sum(graded["correct"])
         self.truncated += sum(graded["truncated"])
         self.timeouts += graded["timeouts"]
+        self.out_of_bounds += graded["out_of_bounds"]
         self.merged += graded["merged"]
         self.empty_gold += not graded["gold"].strip()
         self.excluded += graded["cluster"].count(-1)
@@ -45,13 +48,14 @@ class Summary:
             self._offer(graded, texts)
 
     def _offer(self, graded: dict[str, Any], texts: list[str]) -> None:
-        """Keep the distinct answers with the smallest seeded hashes: a sample that no order can change."""
-        first: dict[str, int] = {}
+        """Keep the distinct answers with the smallest seeded hashes: a sample that no order can change.
+
+        The responses without an answer are one of them: Math-Verify may find what was not found here.
+        """
+        first: dict[str | None, int] = {}
         for index, answer in enumerate(graded["answer"]):
-            if answer is not None:
-                first.setdefault(answer, index)
+            first.setdefault(answer, index)
         for answer, index in first.items():
-            boxed = graded["source"][index] == "boxed"
             name = f"{self.settings.seed}/{graded['question']}/{answer}"
             rank = -int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")
             full = len(self.sample) >= self.settings.math_verify_sample
@@ -60,7 +64,7 @@ class Summary:
             entry = {
                 "question": graded["question"], "sample": graded["sample"][index], "gold": graded["gold"],
                 "answer": answer, "correct": graded["correct"][index],
-                "text": texts[index][-MAX_TEXT:] if boxed else f"\\boxed{{{answer}}}",
+                "text": texts[index][-MAX_TEXT:],
             }  # fmt: skip
             (heapq.heapreplace if full else heapq.heappush)(
                 self.sample, (rank, self.responses + index, entry)
@@ -70,13 +74,16 @@ class Summary:
         """The counts, and a bounded list of sampled responses on which naive Math-Verify disagrees."""
         compared = [entry for _, _, entry in sorted(self.sample, reverse=True)]
         with Workers(
-            "east.grading.summary:math_verify", count=self.settings.workers, timeout_s=10.0, memory_mb=4096
+            "east.grading.math_verify_verdict:verdict",
+            count=self.settings.workers,
+            timeout_s=MATH_VERIFY_SECONDS,
+            memory_mb=self.settings.memory_mb,
         ) as pool:
             outcomes = pool.map([(entry["gold"], entry["text"]) for entry in compared])
         differing = [
-            {key: value for key, value in entry.items() if key != "text"} | {"math_verify": outcome.value}
+            {**entry, "text": entry["text"][-MAX_TAIL:], "math_verify": outcome.value}
             for entry, outcome in zip(compared, outcomes, strict=True)
-            if outcome.status == "ok" and outcome.value != entry["correct"]
+            if outcome.value is not None and outcome.value != entry["correct"]
         ]
         return {
             "questions": self.questions,
@@ -90,25 +97,15 @@ class Summary:
             "excluded": self.excluded,
             "truncated": self.truncated,
             "timeouts": self.timeouts,
+            "out_of_bounds": self.out_of_bounds,
             "merged": self.merged,
             "empty_gold": self.empty_gold,
             "reasons": dict(self.reasons.most_common()),
             "math_verify": {
                 "compared": len(compared),
                 "failed": sum(outcome.status != "ok" for outcome in outcomes),
+                "found_nothing": sum(outcome.status == "ok" and outcome.value is None for outcome in outcomes),
                 "disagree": len(differing),
                 "disagreements": differing[: self.settings.disagreements],
             },
         }
-
-
-def math_verify(request: tuple[str, str]) -> bool:
-    """Math-Verify's verdict on (gold answer, response with a box); runs in a child process.
-
-    Its LaTeX extraction only: the other one hands text to sympy's parse_expr.
-    """
-    from math_verify import LatexExtractionConfig, parse, verify
-
-    gold, response = request
-    extraction = [LatexExtractionConfig()]
-    return bool(verify(parse(f"${gold}$", extraction), parse(response, extraction)))

@@ -1,0 +1,92 @@
+"""Numbers in sentences: what a sentence states, and numbers written in words.
+
+A sentence states its only number, and only where no word or sign beside it can make it another value or take it
+back: "x is greater than 5", "The value isn't 5", "the square of 5" and "sqrt(5)" state nothing.
+"""
+
+import re
+from fractions import Fraction
+
+from east.grading.units import FRACTIONS, NEVER_UNITS, is_unit
+
+_NUMBER = r"-?\d[\d,]{0,20}(?:\.\d{1,20})?(?:/\d{1,15})?"
+_ALONE = re.compile(rf"(?<![\w.,/+*^=<>()|-])({_NUMBER})(?![\w/^*+=<>()|%!-]|\.\d)")
+_RESULT = re.compile(rf"=\s*({_NUMBER})[\s`\"')}}]*([a-zA-Z][a-zA-Z ]{{0,60}}|\\text\{{[^{{}}]*\}})?$")
+_SENTENCE = re.compile(r"[a-zA-Z\s.,;:'\"!?$-]*")
+_TO_NINETEEN = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen"
+)
+_TEENS = _TO_NINETEEN.split()
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_SMALL = {word: value for value, word in enumerate(_TEENS)} | {word: 20 + 10 * n for n, word in enumerate(_TENS)}
+_LARGE = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+# Words with which a sentence does not state its number, or states another one: before it, or just behind it.
+_HEDGING = (
+    "no never neither nor without cannot can't unknown undetermined impossible unclear about approximately around "
+    "nearly almost roughly exceeds exceed within beyond times thrice multiple multiples roots any all every either or "
+    "if suppose assume maybe perhaps might could guess doubt unlike instead rather hundred thousand million "
+    "billion trillion pair pairs score tens hundreds thousands millions squares cubes fewer"
+)
+_BEHIND = (NEVER_UNITS - {"and", "to", "is"}) | {*_HEDGING.split()}
+_BEFORE = _BEHIND - FRACTIONS
+_NEGATED = re.compile(r"n't\b|\b(?:not|no|never|false|wrong|incorrect|impossible|cannot)\b")
+_COMPARED = re.compile(r"\b(?:less|more|fewer|greater|larger|smaller|higher|lower|bigger) than\b|\bthan\s+\S?$")
+_FUNCTION_OF = re.compile(
+    r"\b(?:square|cube|sum|product|difference|quotient|ratio|reciprocal|inverse|opposite|logarithm|log|value|double|"
+    r"power|multiple|factor|divisor|fraction|part|all|any|each|every|out|up|instead)s?\s+(?:of|to|from)\s*\S?$"
+)
+_LETTER = re.compile(r"(?<!')\b[b-zB-HJ-Z]\b")
+_STATED = re.compile(r"(?:\b(?:is|are|was|be|equals?|gives?|gets?|got|has|have|of)|[:=])\s*\S?$")
+
+
+def is_prose(text: str, words: list[str]) -> bool:
+    """Three words beside the mathematics and the units, or two at the start."""
+    return len(words) >= 3 or (len(words) == 2 and text.startswith(words[0]))
+
+
+def stated(text: str) -> Fraction | None:
+    """The number that a sentence states: behind its last "=", or its only one; None where it hedges."""
+    if result := _RESULT.search(text):
+        words = (result.group(2) or "").removeprefix("\\text").strip("{} ")
+        return _value(result.group(1)) if not words or is_unit(words) else None
+    text = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text)
+    numbers = list(_ALONE.finditer(text))
+    if len(numbers) != 1:
+        return None
+    before, after = text[: numbers[0].start()], text[numbers[0].end() :]
+    sentence, lead = f"{before} {after}".lower(), before.lower()
+    if not _SENTENCE.fullmatch(sentence) or _NEGATED.search(sentence):
+        return None
+    if _BEFORE & set(re.findall("[a-z]+", lead)) or _BEHIND & set(re.findall("[a-z]+", after.lower())[:3]):
+        return None
+    if _COMPARED.search(lead) or _COMPARED.search(after.lower()) or _FUNCTION_OF.search(lead):
+        return None
+    if _LETTER.search(after) or _LETTER.search(before) and not _STATED.search(lead):
+        return None
+    return _value(numbers[0].group(1))
+
+
+def _value(numeral: str) -> Fraction | None:
+    top, _, bottom = numeral.replace(",", "").partition("/")
+    return Fraction(top) / int(bottom or 1) if int(bottom or 1) else None
+
+
+def number_in_words(text: str) -> int | None:
+    """one hundred twenty-three; None for anything else ("one two", "twenty and thirty")."""
+    total, current, last = 0, 0, ""
+    words = re.findall(r"[a-z]+", text.lower())
+    for word in words:
+        if word in _SMALL:
+            size = 10 if _SMALL[word] < 10 else 100
+            if current % size or last in _TEENS:
+                return None
+            current += _SMALL[word]
+        elif word == "hundred" and 0 < current < 10:
+            current *= 100
+        elif word in _LARGE and current > 0 and total % (1000 * _LARGE[word]) == 0:
+            total, current = total + current * _LARGE[word], 0
+        elif not (word == "and" and last in ("hundred", *_LARGE)):
+            return None
+        last = word
+    return total + current if words and last != "and" else None

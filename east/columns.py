@@ -44,8 +44,8 @@ def dataset(config: Config, start: Path, tokenizer: Any, model: str, verify: boo
     sampler = tokens.manifest.inputs.get("model", model)  # imported responses name none
     if sampler != model:
         raise ValueError(
-            f"{tokens.folder} holds responses of model {sampler}, but {start} is {model}; self-training starts from the "
-            "model that sampled (give others' responses as sampling.responses)"
+            f"{tokens.folder} holds responses of model {sampler}, but {start} is {model}; self-training starts from "
+            "the model that sampled (give others' responses as sampling.responses)"
         )
     return tokens
 

@@ -49,6 +49,7 @@ class Task(Section):
     name: Literal["gsm8k", "math", "jsonl", "arithmetic"] = Field("gsm8k", description="the task")
     train: str | None = Field(None, description="train questions: local .jsonl[.gz] or hub name")
     test: str | None = Field(None, description="test questions: local .jsonl[.gz] or hub name")
+    shuffle: int | None = Field(None, ge=0, description="seed that shuffles the train rows before rows are counted")
     train_rows: tuple[int, int] | None = Field(None, description="use rows [first, last) of train")
     test_rows: tuple[int, int] | None = Field(None, description="use rows [first, last) of test")
     level: Literal["easy", "hard"] = Field("easy", description="arithmetic only: how hard")
@@ -57,6 +58,12 @@ class Task(Section):
         None, description="for tokenizers without chat template: text with {system} and {question}"
     )
     date: str = Field("26 Jul 2024", description="the date given to chat templates that print one")
+
+    @model_validator(mode="after")
+    def _check(self) -> "Task":
+        if self.name == "arithmetic" and self.shuffle is not None:
+            raise ValueError("shuffle: arithmetic problems stand in no order; remove the key")
+        return self
 
 
 class Adaptive(Section):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 
 from east import arithmetic, artifacts
 from east.config import Task
@@ -47,8 +48,11 @@ def questions(
     first, last = rows or (0, len(raw))
     if not 0 <= first < last <= len(raw):
         raise ValueError(f"task: rows {first}:{last} of {source} asked for, found {len(raw)} rows; mend the range")
+    order = list(range(len(raw)))
+    if split == "train" and task.shuffle is not None:  # ids keep the row's own number
+        order = np.random.default_rng(task.shuffle).permutation(len(raw)).tolist()
     found, dropped = [], collections.Counter[str]()
-    for index in range(first, last):
+    for index in order[first:last]:
         row = _question(task.name, split, index, raw[index], source)
         if row["gold"]:
             found.append(row)

@@ -147,7 +147,7 @@ def test_the_llama_study_is_the_papers_grid():
     for column, percents in columns.items():
         assert [paper[(*column, *line)] for line in lines] == pytest.approx([p / 100 for p in percents])
     for task in study.tasks:  # MATH's own order would hold out precalculus alone
-        assert ("task.train=math_train_shuffled.jsonl" in task.set) == (task.task == "math")
+        assert ("task.shuffle=0" in task.set) == (task.task == "math")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("study_*.yaml")), ids=lambda p: p.stem)

@@ -41,6 +41,21 @@ def test_any_jsonl_with_ids_and_rows(tmp_path):
     assert [q["id"] for q in tasks.questions(task, "train", rows=(4, 5))[0]] == ["n4"]
 
 
+def test_a_shuffled_train_split_keeps_ids_and_its_parts_stay_apart(tmp_path):
+    """Rows sorted by subject: after shuffling, the held-out rows hold both; ids are the rows' own numbers."""
+    rows = [{"question": f"q{i}", "answer": str(i), "type": "ab"[i // 20]} for i in range(40)]
+    path = write(tmp_path / "m.jsonl", rows)
+    task = Task(name="jsonl", train=str(path), test=str(path), shuffle=0)
+    every = tasks.questions(task, "train")[0]
+    assert [q["id"] for q in every] != [f"jsonl/train/{i}" for i in range(40)]
+    assert {q["id"]: q["question"] for q in every} == {f"jsonl/train/{i}": f"q{i}" for i in range(40)}
+    first, last = (tasks.questions(task, "train", part)[0] for part in ((0, 30), (30, 40)))
+    assert first + last == every and {q["meta"]["type"] for q in last} == {"a", "b"}
+    assert [q["question"] for q in tasks.questions(task, "test")[0]] == [f"q{i}" for i in range(40)]
+    with pytest.raises(ValueError, match="arithmetic problems stand in no order"):
+        Task(name="arithmetic", shuffle=0)
+
+
 @pytest.mark.parametrize(("name", "subset"), [("gsm8k", "main"), ("math", "algebra")])
 def test_hub_layout_through_datasets(tmp_path, name, subset, monkeypatch):
     """A folder laid out as the hub's repository is read by the library as the hub's is."""

@@ -7,6 +7,9 @@ the load is timed apart and subtracted.
 
     python benchmarks/grading.py --data ../shared/data                      # 7,500 questions x 128 responses
     python benchmarks/grading.py --data ../shared/data --questions 750      # a tenth of it
+
+Ends with status 1 where grading is less than 50 times as fast (`--least`), or where the two agree on fewer than 90 %
+of the sampled responses: a fast grader whose verdicts are others is no faster grader.
 """
 
 import argparse
@@ -15,6 +18,7 @@ import json
 import random
 import resource
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -25,6 +29,7 @@ from east.grading.grade import Summary, grade
 
 POOLS = ("zeroeval_gsm8k_test_pooled_answers.jsonl.gz", "zeroeval_math_l5_pooled_answers.jsonl.gz")
 RESPONSES = "qwen25math_cot_100x8.jsonl.gz"
+LEAST_EQUAL = 0.9  # share of verdicts that Math-Verify shares
 SHARE_CUT = 0.02  # of responses that met the length limit
 
 
@@ -53,17 +58,18 @@ def _response(body: str, answer: str | None) -> str:
     return body if answer is None else f"{body}\\boxed{{{answer}}}$."
 
 
-def naive(data: Path, sample: int) -> float:
-    """Seconds a response of Math-Verify as its README calls it, one response after another."""
+def naive(data: Path, sample: int) -> tuple[float, float]:
+    """(seconds a response, share of equal verdicts) of Math-Verify as its README calls it, one after another."""
     from math_verify import parse, verify
 
-    pairs = [
-        (row["gold"], text) for row in load(data, max(1, sample // 4), 4, seed=1) for text in row["text"]
-    ]
+    questions = list(load(data, max(1, sample // 4), 4, seed=1))
+    pairs = [(row["gold"], text) for row in questions for text in row["text"]]
     start = time.perf_counter()
-    for gold, text in pairs:
-        verify(parse(f"${gold}$"), parse(text))
-    return (time.perf_counter() - start) / len(pairs)
+    verdicts = [verify(parse(f"${gold}$"), parse(text)) for gold, text in pairs]
+    seconds = time.perf_counter() - start
+    ours = [correct for graded in grade(questions, math_verify_sample=0) for correct in graded["correct"]]
+    equal = sum(one == other for one, other in zip(ours, verdicts, strict=True))
+    return seconds / len(pairs), equal / len(pairs)
 
 
 def main() -> None:
@@ -73,6 +79,7 @@ def main() -> None:
     parser.add_argument("--responses", type=int, default=128)
     parser.add_argument("--naive", type=int, default=400, help="responses given to Math-Verify")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--least", type=float, default=50.0, help="the ratio below which this fails")
     arguments = parser.parse_args()
 
     shape = (arguments.data, arguments.questions, arguments.responses)
@@ -97,9 +104,12 @@ def main() -> None:
     print(f"written: {size / 1e6:,.0f} MB; peak memory of this process {memory:,.0f} MB")
     report = {key: value for key, value in summary.report().items() if key != "math_verify"}
     print(json.dumps(report))
-    each = naive(arguments.data, arguments.naive)
-    print(f"Math-Verify, naively, one core: {1 / each:,.1f} responses/s")
-    print(f"ratio: {total / net * each:,.0f} times")
+    each, equal = naive(arguments.data, arguments.naive)
+    ratio = total / net * each
+    print(f"Math-Verify, naively, one core: {1 / each:,.1f} responses/s; equal verdicts: {equal:.1%}")
+    print(f"ratio: {ratio:,.0f} times")
+    if ratio < arguments.least or equal < LEAST_EQUAL:
+        sys.exit(f"expected at least {arguments.least:g} times and {LEAST_EQUAL:.0%} equal verdicts")
 
 
 if __name__ == "__main__":

@@ -134,8 +134,9 @@ RADICALS = [
     r"\pm 1", "-1, 1", r"1 \pm \sqrt{2}", r"1+\sqrt2, 1-\sqrt2", "i", r"\mathrm{i}", "e", r"3\text{i}", r"\sqrt{-9}",
 ]  # fmt: skip
 UNITS = [
-    "$1", "1 cm", "1 m", r"1\text{ m}", "1m", "1 m/s", "1 ft/s", r"1 \frac{\text{m}}{\text{s}}", "100 cents", "1 dollar",
-    "1 hours 30 minutes", "1 dozen", "1 thirds", r"1\text{ to }2", "1 or more", "50\\%", "50", "1 am", "1 pm", "1:00 pm",
+    "$1", "1 cm", "1 m", r"1\text{ m}", "1m", "1 m/s", "1 ft/s", r"1 \frac{\text{m}}{\text{s}}", "100 cents",
+    "1 hours 30 minutes", "1 dozen", "1 thirds", r"1\text{ to }2", "1 or more", "50\\%", "50", "1 am",
+    "1 dollar", "1 pm", "1:00 pm",
 ]  # fmt: skip
 RELATIONS = [
     "x < 2", r"(-\infty,2)", "f(x)<2", "t<2", "2>x", "x<2 and x>1", "x<2 or x>1", "1<x<2", "(1,2)", r"x \le 2", "x=1",

@@ -56,11 +56,16 @@ def read(answer: str) -> Reading:
     answer = answer.strip()
     if len(answer) > MAX_CHARACTERS:
         return Reading(answer, out_of_bounds=True)
-    return _read_short(answer) if len(answer) <= MAX_REMEMBERED else _read(answer)
+    return _read_short(answer) if len(answer) <= MAX_REMEMBERED else _read_long(answer)
 
 
 @lru_cache(maxsize=100_000)
 def _read_short(answer: str) -> Reading:
+    return _read(answer)
+
+
+@lru_cache(maxsize=64)  # read for its requests and again for its verdict
+def _read_long(answer: str) -> Reading:
     return _read(answer)
 
 

@@ -102,6 +102,7 @@ _WRAPPERS = [
     )
 ]
 _END = re.compile(r"[\s.,;:?\\]+$")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _MONEY = re.compile(r"(?:(?<![a-zA-Z])USD?\s?)?\\?[$€£¥]|(?<![a-zA-Z])(?:USD|US)(?=\s*\d)")
 _MINUS = re.compile(r"^(?:negative|minus)\s+(?=[\d.\\(√])", re.IGNORECASE)
 _ARTICLES = re.compile(r"\b(?:an?|the)\s+")
@@ -124,7 +125,7 @@ def _without_separators(numeral: re.Match[str]) -> str:
 
 def clean(text: str) -> str:
     """One spelling: ASCII and LaTeX commands, no wrappers, no style; time is linear in len(text)."""
-    text = text.encode("utf-8", "replace").decode()  # a lone surrogate is a wrong character, not nothing
+    text = _SURROGATE.sub("\ufffd", text)  # a wrong character, not nothing
     text = _INDEXED_ROOT.sub(lambda m: rf"\sqrt[{m.group(1).translate(_SUPERSCRIPTS)}] ", text)
     text = _SUPERSCRIPT.sub(lambda m: "^{" + m.group().translate(_SUPERSCRIPTS) + "}", text)
     text = _SUBSCRIPT.sub(lambda m: "_{" + m.group().translate(_SUBSCRIPTS) + "}", text)

@@ -40,7 +40,8 @@ _HASH = re.compile(r"####[ \t]*(?=[-+−$€£(\\]{0,4}\.?\d)(?!\d+[.)]\s)([^\n]
 _LAST_HASH = re.compile(r"####[ \t]*(\S[^\n]{0,199})\s*$")
 _ANNOUNCED = re.compile(
     r"(?:answers?|correct (?:option|choice))(?:\*\*)?(?:\s+to\s[^.\n]{0,80}?)?"
-    r"(?:\s+(?:is|are|would be|should be)(?:\b|(?=n['’]t))|\s*[:=]|(?=\s*(?:\\[(\[]|\$)))[\s:*,]*",
+    r"(?:\s+(?:is|are|was|would be|should be)(?:\b|(?=n['’]t))|\s+(?=(?:can|could|would)(?:not|n['’]t|\snot))"
+    r"|\s*[:=]|(?=\s*(?:\\[(\[]|\$)))[\s:*,]*",
     re.IGNORECASE,
 )
 _SEGMENT = re.compile(
@@ -49,6 +50,7 @@ _SEGMENT = re.compile(
     re.DOTALL,
 )
 _NUMBER = re.compile(r"(?:(?<![\w)\]}])[-−])?[$€£]?(?:\d[\d,]*)?\.?\d+(?:/\d+)?(?:\\?%)?")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _FINAL = re.compile(r"final answer is:?\s*\$([^$\n]{1,300})\$", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"\n|[.!?](?:\s|$)|,? (?:because|since|which|so that|and not|not|rather than)\b")
 _WORDS = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}")
@@ -56,7 +58,8 @@ _LEADING_NUMBER = re.compile(
     r"(-?\\?[$€£]?\d[\d,]*(?:\.\d+)?(?:/\d+)?\\?%?)(?:\s+([a-zA-Z][a-zA-Z /-]*))?(?:[,;(](?!\s*\S{0,3}\d).*)?$"
 )
 _ADVERB = re.compile(r"(?:therefore|thus|hence|then|simply|just|indeed)\b[\s:,]*")
-_JOINED = re.compile(r"\s*(?:,|and|or)\s*\$")
+_JOINED = re.compile(r"\s*(?:,|and|or)\s*(?:\$|\\\()")
+_COMPARED = re.compile(r"(?:(?<=\s)[<>]|(?<![<\w])\w[<>]|[≤≥≠]|<=|>=|\\(?:leq?|geq?|lt|gt|neq?))\s*\Z")
 _GLUED = re.compile(r"[\w\\^{}()+*/.$%=-]*")
 _SPECIAL = re.compile(r"(?:\s*<\|[^|>]{0,60}\|>|\s*</?[a-z_]{1,30}>)+\s*$")
 
@@ -189,7 +192,7 @@ def _from_sentence(text: str) -> str | None:
     sentence = (text[: end.start()] if end else text).strip(" *_`\"'")
     if (segment := _SEGMENT.match(text)) and _is_formula(segment):
         joined = _JOINED.match(sentence, segment.end())
-        return re.sub(r"(?<!\\)\$", "", sentence) if joined else _content(segment)
+        return re.sub(r"(?<!\\)\$|\\[()]", "", sentence) if joined else _content(segment)
     if not sentence or len(sentence) > 300:
         return None
     if " is " in sentence:
@@ -201,7 +204,7 @@ def _from_sentence(text: str) -> str | None:
 
 
 def _last_number(text: str) -> str | None:
-    """The last number of a text, or the formula that holds it."""
+    """The last number of a text, or the formula that holds it; None where it is only a bound ("x < 5")."""
     last = None
     for last in _NUMBER.finditer(text):  # noqa: B007 - the last match is wanted
         pass
@@ -210,6 +213,8 @@ def _last_number(text: str) -> str | None:
     for segment in _SEGMENT.finditer(text):
         if segment.start() <= last.start() < segment.end() and _is_formula(segment):
             return _content(segment)
+    if _COMPARED.search(text, max(0, last.start() - 10), last.start()):
+        return None
     before = re.search(r"[\w\\^{}()+*/.$=-]*\Z", text[max(0, last.start() - 200) : last.start()])
     behind = _GLUED.match(text, last.end(), last.end() + 200)
     assert before and behind
@@ -233,7 +238,7 @@ def _content(segment: re.Match[str]) -> str:
 
 def _bounded(answer: str) -> str:
     """The answer as it is kept: without lone surrogates, and never longer than MAX_ANSWER and a hash."""
-    answer = answer.strip().encode("utf-8", "replace").decode("utf-8")
+    answer = _SURROGATE.sub("\ufffd", answer.strip())
     if len(answer) <= MAX_ANSWER:
         return answer
     return f"{answer[:MAX_ANSWER]} [sha256 {hashlib.sha256(answer.encode()).hexdigest()}]"

@@ -112,11 +112,16 @@ def _extract_all(question: dict[str, Any], settings: Grading) -> tuple[list[Answ
 
 def _exact_key(answer: str) -> tuple[Key, Requests]:
     """(the key without symbolic values, what has to be evaluated for the full key)."""
-    return _exact_key_short(answer) if len(answer) <= MAX_REMEMBERED else _exact_key_of(answer)
+    return _exact_key_short(answer) if len(answer) <= MAX_REMEMBERED else _exact_key_long(answer)
 
 
 @lru_cache(maxsize=100_000)
 def _exact_key_short(answer: str) -> tuple[Key, Requests]:
+    return _exact_key_of(answer)
+
+
+@lru_cache(maxsize=64)
+def _exact_key_long(answer: str) -> tuple[Key, Requests]:
     return _exact_key_of(answer)
 
 

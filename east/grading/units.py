@@ -37,8 +37,9 @@ _MATHEMATICAL = (
 )
 FRACTIONS = {word + ending for word in _ORDINALS.split() for ending in ("", "s")}
 _MATH = FUNCTIONS | WRITTEN.keys() | GREEK | {"union", "pi", "inf", "oo"}
-NEVER_UNITS = ({*_MATHEMATICAL.split()} | FRACTIONS | _MATH) - {"sec"}
 SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_SCALED = {"tens"} | {word + ending for word in SCALES for ending in ("", "s")}
+NEVER_UNITS = ({*_MATHEMATICAL.split()} | FRACTIONS | _SCALED | _MATH) - {"sec"}
 
 _COMPARED = re.compile(r"\bthan(?:\s+(?:the|an?|[a-zA-Z])\b|\s*$)")  # 5 more than x; but "5 more than before" is 5
 _EXPONENT = re.compile(r"\s*\^\s*\{?\s*(-?\d)\s*\}?")

@@ -195,9 +195,9 @@ HOSTILE = {
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_hostile_answers_are_read_in_bounded_time(text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     found = key(text)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
     assert found != number("3")
 
 

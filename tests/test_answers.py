@@ -47,6 +47,9 @@ def test_boxes_joined_by_connectives_are_one_list_unless_asked_otherwise() -> No
         ("#### 1,200", "1,200"),
         ("#### $5", "$5"),
         ("#### 7<|eot_id|>", "7"),
+        (r"so\n#### \frac{1}{2}", r"\frac{1}{2}"),
+        ("#### C", "C"),
+        ("#### $18/day", "$18/day"),
     ],
 )
 def test_gsm8k_marker(text: str, answer: str) -> None:
@@ -70,6 +73,16 @@ def test_a_markdown_heading_is_no_gsm8k_marker() -> None:
         ("The answer is 18 dollars because 9 * 2 = 18.", "18"),
         ("The answer is (C).", "(C)"),
         ("The answer is 1. No, the answer is 2.", "2"),
+        ("The answer is, 18.", "18"),
+        ("The answers are 1 and 2.", "1 and 2"),
+        ("The answer is $1$ and $2$.", "1 and 2"),
+        ("The answer is sqrt(2).", "sqrt(2)"),
+        ("The answer is between 9 and 10.", "between 9 and 10"),
+        ("The answer is 2 hours 30 minutes.", "2 hours 30 minutes"),
+        ("The answer is 18 dollars, and 3 are left.", "18"),
+        ("The answer is therefore 18.", "18"),
+        ("The answer isn't 5.", "n't 5"),
+        ("The correct option is (C).", "(C)"),
     ],
 )
 def test_an_announced_answer(text: str, answer: str) -> None:
@@ -86,6 +99,8 @@ def test_an_announced_answer(text: str, answer: str) -> None:
         ("we compute 10-4", "4"),
         ("The probability is $\\frac{3}{4}$.", "\\frac{3}{4}"),
         ("It is $5 and then $6 more", "$6"),
+        (r"so it is \frac{1}{2}.", r"\frac{1}{2}"),
+        ("so it is x^2.", "x^2"),
     ],
 )
 def test_the_last_number_is_a_fallback_that_has_to_be_asked_for(text: str, answer: str) -> None:
@@ -134,6 +149,8 @@ def test_gold_answers_of_the_real_sets(name: str, solution: str, final: str) -> 
         r"\boxed{" + "7" * 3_000_000 + "}",
         r"\boxed{" + "{" * 1_000_000,
         r"\boxed{" * 12 + "{" * 1_000_000,
+        r"\boxed{" + "{}" * 5_000_000 + "}",
+        r"\boxed{" + r"\a" * 5_000_000 + "}",
         "the answer is " * 100_000,
         "#### " * 200_000,
         "$" * 1_000_000,
@@ -146,9 +163,9 @@ def test_gold_answers_of_the_real_sets(name: str, solution: str, final: str) -> 
     ids=lambda text: text[:12],
 )
 def test_megabytes_are_scanned_in_bounded_time(text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     answer = extract(text, extraction="last number").text
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 1
     assert answer is None or len(answer) < MAX_ANSWER + 100
 
 

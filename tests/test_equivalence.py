@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from east.grading.answer_keys import Key, own_key
 from east.grading.answer_reading import read
-from east.grading.equivalence import Request, Values, evaluate
+from east.grading.equivalence import Request, evaluate
+from east.grading.values import Values
 from east.grading.workers import Workers
 
 

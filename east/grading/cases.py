@@ -12,9 +12,9 @@ import yaml
 from east import config
 from east.grading.answers import extract
 from east.grading.conventions import match
-from east.grading.equivalence import Values
 from east.grading.grade import is_lost, is_out_of_bounds, requests_of, valued
 from east.grading.options import Grading
+from east.grading.values import Values
 
 FIELDS = {"id", "gold", "prediction", "form"}
 OUTCOMES = ("right", "false equal", "false different")

@@ -4,20 +4,16 @@ Two expressions are equal exactly when their values are, at four points fixed by
 (the identity test of Schwartz 1980 and Zippel 1979, over the reals). A value counts only when computations
 with 60 and with 100 digits, and as many more as it has before the point, agree. So equality needs no
 pairwise comparison: equal values are equal keys, which is symmetric and transitive, and no algebra system
-has to find a proof. `evaluate_all` runs in a child process (`workers`), for one answer a call; `Values` asks it and
-remembers the values over questions.
+has to find a proof. `evaluate_all` runs in a child process (`workers`), for one answer a call; `values` asks it.
 """
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any
 
 from east.grading.answer_keys import Key
-from east.grading.answer_tree import Tree, order, symbols
+from east.grading.answer_tree import Tree, symbols
 from east.grading.exact import MAX_BITS, exact
-from east.grading.workers import Workers
 
 POINTS = 4
 FAR_POINTS = 4  # taken as well where fewer than two of the first have a value: sqrt(x - 3)
@@ -25,70 +21,9 @@ DIGITS = 40  # of a key
 PRECISIONS = (60, 100)  # digits of the two computations
 MAX_EXPONENT = 3_000  # digits of a value before the point
 MAX_EXACT_BITS = 1_000_000  # of a rational computed here: beyond `exact.MAX_BITS` its hash is its key
-MAX_CACHED = 50_000_000  # characters of the requests whose keys are kept
 
 Request = tuple[str, Tree]  # (mode, tree)
-Requests = frozenset[Request]  # all that one answer asks for
 OUT_OF_BOUNDS: Key = ("out of bounds",)
-
-
-class Values:
-    """Keys of expressions: computed in children, cached over questions, failures counted.
-
-    An answer's requests share one call and its deadline, so that an answer of a hundred slow values is as bounded as
-    one of a single value. Where the call is lost, the answer is (`lost`): what it asked for stays unknown.
-    counts: how many calls were computed, timed out, exhausted memory or failed.
-    """
-
-    def __init__(self, *, workers: int = 2, timeout_s: float = 1.0, memory_mb: int = 1024) -> None:
-        self.pool = Workers(
-            "east.grading.equivalence:evaluate_all", count=workers, timeout_s=timeout_s, memory_mb=memory_mb
-        )
-        self.known: dict[Request, Key | None] = {}
-        self.size = 0
-        self.counts: Counter[str] = Counter()
-        self.lost: set[Requests] = set()  # answers whose child had to be killed
-        self.out_of_bounds: set[Request] = set()  # values too large to be computed
-
-    def ask(self, answers: Iterable[Requests]) -> None:
-        """Compute what is not known yet; answers: the requests of each."""
-        unknown: dict[Requests, list[Requests]] = {}
-        for requests in set(answers) - self.lost:
-            if missing := requests.difference(self.known):
-                unknown.setdefault(missing, []).append(requests)
-        calls = {tuple(sorted(missing, key=order)): asked for missing, asked in unknown.items()}
-        wanted = sorted(calls, key=order)
-        for call, outcome in zip(wanted, self.pool.map(wanted), strict=True):
-            self.counts[outcome.status] += 1
-            if outcome.status == "ok":
-                self._learn(call, outcome.value)
-            else:
-                self.lost.update(calls[call])
-        self.size += sum(len(order(call)) for call in wanted)
-
-    def _learn(self, call: tuple[Request, ...], values: list[Key | None]) -> None:
-        for request, value in zip(call, values, strict=True):
-            self.known[request] = None if value == OUT_OF_BOUNDS else value
-            if value == OUT_OF_BOUNDS:
-                self.out_of_bounds.add(request)
-
-    def start(self) -> None:
-        """Start the children before anything is asked, so that no deadline includes it."""
-        self.pool.start()
-
-    def forget(self) -> None:
-        """Drop what is known once it has grown past its bound; called between questions."""
-        if self.size > MAX_CACHED:
-            self.known.clear()
-            self.lost.clear()
-            self.out_of_bounds.clear()
-            self.size = 0
-
-    def lookup(self, mode: str, tree: Tree) -> Key | None:
-        return self.known.get((mode, tree))
-
-    def close(self) -> None:
-        self.pool.close()
 
 
 class Undefined(ArithmeticError):

@@ -18,10 +18,11 @@ from east.grading.answer_reading import MAX_REMEMBERED, Reading, read
 from east.grading.answer_tree import Tree, order
 from east.grading.answers import Answer, extract
 from east.grading.conventions import match
-from east.grading.equivalence import Request, Requests, Values
+from east.grading.equivalence import Request
 from east.grading.options import Grading
 from east.grading.qwen_string import qwen_string, same_qwen_string
 from east.grading.summary import Summary
+from east.grading.values import Requests, Values
 
 __all__ = ["Grading", "Summary", "grade"]
 

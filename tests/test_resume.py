@@ -3,6 +3,7 @@
 Attempts are forked from a process that has torch and DeepSpeed loaded (fork_ranks.py), so that 52 of them are cheap.
 """
 
+import contextlib
 import json
 import os
 import random
@@ -72,7 +73,7 @@ class Forks:
 def prepared(tmp_path_factory, tiny_model) -> Path:
     tmp = tmp_path_factory.mktemp("resume")
     for loss in ("sft", "dpo", "kto"):
-        prepare(tmp, tiny_model, loss={"name": loss})
+        prepare(tmp, tiny_model, loss={"name": loss}, examples={"kl_plans": 3})
     return tmp
 
 
@@ -90,6 +91,7 @@ def run(prepared, tiny_model) -> Callable[..., dict[str, Any]]:
     def make(name: str, loss: str = "sft", zero: int = 0, lora: Any = None, **more: Any) -> dict[str, Any]:
         return settings(
             prepared, tiny_model, name=name, loss={"name": loss}, model={"path": str(tiny_model), "lora": lora},
+            examples={"kl_plans": 3},  # of the dataset that all of them share, whatever their epochs
             train={"deepspeed": str(ROOT / f"ds_configs/zero{zero}.json"), **more},
         )  # fmt: skip
 
@@ -127,8 +129,9 @@ class Look:
         self.latest = int(latest.read_text().removeprefix("step_")) if latest.exists() else 0
         self.torn = set()  # folders that `latest` does not name yet, with the time of their last change
         for path in checkpoints.glob("step_*"):
-            if int(path.name.removeprefix("step_")) > self.latest and path.exists():
-                self.torn.add((path.name, path.stat().st_mtime_ns))
+            with contextlib.suppress(FileNotFoundError):  # an older one is removed at any moment
+                if int(path.name.removeprefix("step_")) > self.latest:
+                    self.torn.add((path.name, path.stat().st_mtime_ns))
         self.exporting = any(folder.glob(f".final.*-{writer}"))
 
     def phase(self, before: "Look") -> str:

@@ -34,7 +34,7 @@ _SUPERSCRIPT = re.compile(f"[{_RAISED}]{{1,20}}")
 _LOWERED = "₀₁₂₃₄₅₆₇₈₉₊₋₍₎ₐₑₒₓₕₖₗₘₙₚₛₜ"
 _SUBSCRIPTS = str.maketrans(_LOWERED, "0123456789+-()aeoxhklmnpst")
 _SUBSCRIPT = re.compile(f"[{_LOWERED}]{{1,20}}")
-_INDEXED_ROOT = re.compile("([²³⁴⁵⁶⁷⁸⁹])√")
+_INDEXED_ROOT = re.compile(r"(?<![\w)\]}])([³⁴⁵⁶⁷⁸⁹])√")  # ³√5, but x²√3 is a product
 
 # Commands that change how their argument looks and nothing else: the command goes, its braces stay.
 _STYLES = (
@@ -46,7 +46,7 @@ _STYLES = (
 _TEXT = r"\\(?:text(?:bf|it|rm|normal|sf|tt|up|md)?|mbox|hbox|mathrm|operatorname\*?)\s*"
 _ENVIRONMENT = "aligned|align|equation|gathered|gather|split|center|math|displaymath"
 _GROUP = r"(?:[^{}\\]|\\(?!over(?![a-z])|choose(?![a-z]))|\{[^{}]{0,200}\}){1,300}"
-_THOUSANDS = re.compile(r"(?<![\d,.])\d{1,3}(?:(?:,\s*\\!|\s?\{\s*,\s*\}|\\!,|\\[,;: ]|,)\s*\d{3})+(?!\d)")
+_THOUSANDS = re.compile(r"(?<![\d,.])\d{1,3}(?:(?:,\s*\\!\s*|\s?\{\s*,\s*\}\s*|\\!,\s*|\\[,;: ]\s*|,)\d{3})+(?!\d)")
 _REWRITES = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (

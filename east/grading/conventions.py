@@ -42,6 +42,8 @@ def _match(gold: Reading, answer: Reading, lookup: Lookup, options: Grading) -> 
         return reason
     if _needs_rescaling(gold, answer, options):
         return None
+    if len(gold.names) > 1 and len(answer.names) > 1:
+        return _same_named(own_key(gold, lookup), own_key(answer, lookup), answer, options)
     for wanted in _faces(gold, lookup, options):
         for found in _faces(answer, lookup, options):
             if reason := _same(wanted, found, answer, options):
@@ -109,6 +111,15 @@ def _same(gold: Key, answer: Key, reading: Reading, options: Grading) -> str | N
         every = all(_same(a, b, reading, options) for a, b in zip(gold[1:], answer[1:], strict=True))
         return "same parts" if every else None
     return _same_rounded(gold, answer, reading, options)
+
+
+def _same_named(gold: Key, answer: Key, reading: Reading, options: Grading) -> str | None:
+    """x = 1, y = 2 and y = 2, x = 1; not y = 1, x = 2, although its values stand in the gold's order."""
+    if len(gold) != len(answer):
+        return None
+    pairs = zip(gold[1:], answer[1:], strict=True)
+    every = all(a[0] == b[0] and _same(a[1], b[1], reading, options) for a, b in pairs)
+    return "same values" if every else None
 
 
 def _agree(gold: tuple[object, ...], answer: tuple[object, ...]) -> bool:

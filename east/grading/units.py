@@ -44,7 +44,8 @@ NEVER_UNITS = ({*_MATHEMATICAL.split()} | FRACTIONS | _SCALED | _MATH) - {"sec"}
 _COMPARED = re.compile(r"\bthan(?:\s+(?:the|an?|[a-zA-Z])\b|\s*$)")  # 5 more than x; but "5 more than before" is 5
 _EXPONENT = re.compile(r"\s*\^\s*\{?\s*(-?\d)\s*\}?")
 _ASIDE = re.compile(r"(?<=\d)\s*\([a-z][a-z -]{2,20}\)$")  # 5 (five)
-_INCHES = re.compile(r"(?<=\d)\s*(?:\"|''|')$")
+_INCHES = re.compile(r"(?<=\d)\s*(?:\"|'')$")
+_FEET = re.compile(r"(?<=\d)\s*'$")
 _ORDINAL = re.compile(r"(?<=\d)(?:st|nd|rd|th)(?![a-zA-Z])")
 _SCALE = re.compile(rf"(?<=\d)\s*(?:\\text\{{)?\s*({'|'.join(SCALES)})s?\b\s*(\}})?")
 _TAIL = re.compile(
@@ -103,7 +104,7 @@ def _power_of_ten(scale: re.Match[str]) -> str:
 def mark_units(text: str) -> str:
     r"""The words behind a number become \text{...}: "10 square units" -> "10 \text{square units}"."""
     text = _ASIDE.sub("", _ORDINAL.sub("", text))
-    text = _INCHES.sub(r"\\text{inches}", text)
+    text = _FEET.sub(r"\\text{feet}", _INCHES.sub(r"\\text{inches}", text))
     text = _SCALE.sub(_power_of_ten, text)
     tail = _TAIL.search(text)
     if tail is None:
@@ -112,10 +113,10 @@ def mark_units(text: str) -> str:
     words = re.findall(r"[a-zA-Z]+", phrase)
     if len(words[0]) == 1 and "/" not in phrase[1:] and words[0] != "a":
         return text  # 5 m: a unit or a symbol (`Reading.measure`)
-    noun = tail.group().startswith(" ") and not phrase.startswith("/") and _counted(words[0])
+    noun = tail.group().startswith(" ") and not phrase.startswith("/") and (_counted(words[0]) or words[0] == "of")
     if not (known(words[0]) or words[0] in _POWERS or noun):
         return text  # 2xy
-    if not is_unit(phrase) or words == ["in"]:
+    if not is_unit(phrase):
         return text
     return f"{text[: tail.start(1)]}\\text{{{re.sub(r'[{}]', '', phrase)}}}"
 

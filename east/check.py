@@ -89,14 +89,12 @@ def before_index(config: Config, start: Path) -> None:
 
 def audit(dataset: indexed_dataset.IndexedDataset, tokenizer: Any, start: Path) -> None:
     """Hold every stored sequence to the token contract. Raises ValueError for the first that breaks it."""
-    ends, bos = np.array(models.end_tokens(start, tokenizer)), tokenizer.bos_token_id
+    ends, bos = set(models.end_tokens(start, tokenizer)), models.added_bos(tokenizer)
     found: collections.Counter[str] = collections.Counter()
     for row in range(len(dataset.sequences)):
         prompt, completion = dataset.prompt(row), dataset.completion(row)
-        if bos is not None and int((prompt == bos).sum()) > 1:
-            raise ValueError(f"{dataset.folder}: sequence {row} has more than one BOS; sample again")
-        if np.isin(completion[:-1], ends).any():
-            raise ValueError(f"{dataset.folder}: sequence {row} has an end token before its end; sample again")
+        if fault := examples.token_fault(prompt.tolist(), completion.tolist(), bos, ends):
+            raise ValueError(f"{dataset.folder}: sequence {row}: {fault}")
         found["end token trained" if completion[-1] in ends else "cut, not taught to stop"] += 1
     lengths = dataset.sequences["prompt_length"] + dataset.sequences["completion_length"]
     limit = transformers.AutoConfig.from_pretrained(start).get_text_config().max_position_embeddings
@@ -121,9 +119,9 @@ def audit_source(dataset: indexed_dataset.IndexedDataset, tokenizer: Any, start:
     sequences, place = np.array(dataset.sequences), {id_: i for i, id_ in enumerate(dataset.question_ids())}
     order = np.argsort(sequences["question"], kind="stable")
     bounds = np.searchsorted(sequences["question"][order], np.arange(len(place) + 1))
-    held = 0
+    held, bos = 0, models.added_bos(tokenizer)
     for drawn in tqdm(samples.read(source), desc="check", unit="question"):
-        examples.check_tokens(drawn, tokenizer.bos_token_id, ends, stops)
+        examples.check_tokens(drawn, bos, ends, stops)
         question = place.get(drawn["question"])
         for row in [] if question is None else order[bounds[question] : bounds[question + 1]]:
             held += 1

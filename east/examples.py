@@ -155,13 +155,10 @@ def check_tokens(drawn: dict[str, Any], bos: int | None, ends: set[int], stops: 
 def token_fault(prompt: Sequence[int], completion: Sequence[int], bos: int | None, ends: set[int]) -> str | None:
     """How a sequence breaks the token contract and what to do; None where it keeps it.
 
-    One BOS in the prompt where the tokenizer has one, no empty completion, no end token before its last token.
+    One BOS in the prompt (`bos`: see `models.added_bos`), no empty completion, no end token before its last token.
     """
     if bos is not None and (found := list(prompt).count(bos)) != 1:
-        return (
-            f"found {found} BOS in the prompt, expected one; sample again with a mended template (for a model that "
-            "takes none set bos_token to null in tokenizer_config.json)"
-        )
+        return f"found {found} BOS in the prompt, expected one; sample again with a mended template or task.prompt"
     if not len(completion):
         return "found an empty response, expected a token at least; sample again"
     if not ends.isdisjoint(completion[:-1]):

@@ -107,9 +107,21 @@ def end_tokens(folder: Path, tokenizer: Any) -> list[int]:
     ids = {tokenizer.eos_token_id}
     path = folder / "generation_config.json"
     if path.exists():
-        listed = json.loads(path.read_text()).get("eos_token_id")
+        try:
+            listed = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
+        except (ValueError, AttributeError):
+            raise ValueError(f"{path}: not a JSON object; mend or remove the file") from None
         ids |= set(listed if isinstance(listed, list) else [] if listed is None else [listed])
     return sorted(ids)
+
+
+def added_bos(tokenizer: Any) -> int | None:
+    """The BOS of a tokenizer that puts one before plain text, as Llama's does; None where prompts need none.
+
+    Some models name a bos_token and were trained without it, or begin every message with it.
+    """
+    bos = tokenizer.bos_token_id
+    return bos if bos is not None and bos in tokenizer("a")["input_ids"][:1] else None
 
 
 def tokenizer_digest(tokenizer: Any) -> str:

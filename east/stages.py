@@ -125,7 +125,7 @@ def run_index(config: Config) -> None:
         ends = set(models.end_tokens(start, tokenizer))
         with artifacts.writing(folder, indexed_dataset.KIND, settings, inputs) as (scratch, summary):
             writer = indexed_dataset.Writer(scratch, vocabulary)
-            rows = checked(config, tokenizer.bos_token_id, ends, graded.summary["questions"])
+            rows = checked(config, models.added_bos(tokenizer), ends, graded.summary["questions"])
             ids, counts = examples.build(writer, config.loss.name, config.examples, rows)
             kl = examples.mismatched_pairs(writer, config.examples) if config.loss.name == "kto" else None
             writer.close(ids, kl)

@@ -156,3 +156,25 @@ def test_real_files(name, file, count, empty):
     assert (len(found), dropped) == (count - empty, {"empty gold answer": empty} if empty else {})
     if name == "gsm8k":
         assert all(re.fullmatch(r"-?[\d,.]+", q["gold"]) for q in found)
+
+
+def test_a_bos_is_expected_only_of_a_tokenizer_that_adds_one(tmp_path):
+    """The same vocabulary with Llama's post-processor and without; a name alone asks for nothing."""
+    from tokenizers import Tokenizer, processors
+    from tokenizers import models as parts
+    from transformers import PreTrainedTokenizerFast
+
+    plain = Tokenizer(parts.WordLevel({"<s>": 0, "a": 1, "</s>": 2}, unk_token="a"))
+    adding = Tokenizer.from_str(plain.to_str())
+    adding.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    found = {}
+    for name, tokenizer in (("plain", plain), ("adding", adding)):
+        PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>").save_pretrained(
+            tmp_path / name
+        )
+        (tmp_path / name / "config.json").write_text('{"model_type": "llama", "vocab_size": 3}')
+        found[name] = models.added_bos(models.load_tokenizer(tmp_path / name))
+    assert found == {"plain": None, "adding": 0}
+    (tmp_path / "plain" / "generation_config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"generation_config.json: not a JSON object; mend or remove"):
+        models.end_tokens(tmp_path / "plain", models.load_tokenizer(tmp_path / "plain"))

@@ -51,11 +51,11 @@ def run(config: Any, arguments: argparse.Namespace) -> Any:
     if config is None and not (arguments.cases if stage == "grade" else arguments.study and stage == "report"):
         raise ValueError("give --config FILE; see configs/")
     if stage == "grade" and arguments.cases:
-        from east.grading import cases
+        from east import labelled_cases
 
         if not arguments.out:
             raise ValueError("grade --cases needs --out FILE for the verdicts")
-        return cases.main(arguments.cases, arguments.out, arguments.overrides)
+        return labelled_cases.main(arguments.cases, arguments.out, arguments.overrides)
     if stage in {"grade", "index", "weigh"}:
         from east import stages
 

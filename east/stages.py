@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from east import artifacts, entropy, examples, indexed_dataset, models, samples, tasks, weights
 from east.config import Config
-from east.grading import grade
+from east.grading import grade, options
 from east.grading.qwen_string import qwen_string
 
 GRADED = "graded"
@@ -76,7 +76,7 @@ def sampled(config: Config, model: str | None = None) -> artifacts.Manifest:
 
 def grade_settings(config: Config, n: int | None) -> dict[str, Any]:
     """What a graded folder of the first n responses is made by."""
-    return {**config.grading.model_dump(exclude={"workers"}), "n": n}
+    return {"grader": options.VERSION, **config.grading.model_dump(exclude={"workers"}), "n": n}
 
 
 def drawn_count(config: Config) -> int | None:

@@ -29,7 +29,8 @@ def ends(folder: Path) -> list[int]:
 
 
 def settings(**values: Any) -> Sampling:
-    return Sampling(**{"engine": "transformers", "dtype": "float32", "max_tokens": 12, "n": 4, "batch": 16, **values})
+    n = 1 if values.get("temperature") == 0 else 4
+    return Sampling(**{"engine": "transformers", "dtype": "float32", "max_tokens": 12, "n": n, "batch": 16, **values})
 
 
 def asked(folder: Path, task: Task = TASK) -> tuple[list[dict[str, Any]], list[tuple[str, list[int]]]]:

@@ -5,7 +5,6 @@ import fcntl
 import gzip
 import hashlib
 import json
-import resource
 import signal
 import subprocess
 import sys
@@ -118,11 +117,13 @@ def run_file(folder, model_folder, **sampling):
     return path
 
 
-def command(config, *overrides, **options):
-    return subprocess.Popen(
-        [sys.executable, "sample.py", "--config", str(config), *overrides],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
-    )  # fmt: skip
+def command(config, *overrides, largest_file=None):
+    """sample.py as a process, with a limit in bytes of the files that it writes."""
+    line = [sys.executable, "sample.py", "--config", str(config), *overrides]
+    if largest_file is not None:  # set by a process of its own: a fork of this one may be too large
+        limit = f"resource.setrlimit(resource.RLIMIT_FSIZE, ({largest_file}, {largest_file}))"
+        line = [sys.executable, "-c", f"import os, resource, sys; {limit}; os.execv(sys.argv[1], sys.argv[1:])", *line]
+    return subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def test_killed_and_started_again_leaves_the_same_files(whole, model_folder, tmp_path):
@@ -197,7 +198,7 @@ def test_full_disk_keeps_earlier_lines(asked, model_folder, tmp_path):
     assert limit > len(expected["questions.jsonl"])
     config = run_file(tmp_path, model_folder, n=20)
     folder = tmp_path / "run" / "round_1" / "samples"
-    process = command(config, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    process = command(config, largest_file=limit)
     _, err = process.communicate()
     assert process.returncode == 1 and "Traceback" not in err
     assert "responses.jsonl: cannot write (File too large); what was complete before is intact" in err

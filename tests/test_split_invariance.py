@@ -147,7 +147,7 @@ def test_ten_steps_train(excerpts, name):
     """Three epochs of three steps, of 16, 16 and 8 examples: the summed loss of the third is below the first's."""
     _, _, curve = excerpts[name]
     epochs = np.reshape(curve[:9], (3, 3)) @ [16, 16, 8]
-    assert len(curve) == 10 and epochs[2] < 0.98 * epochs[0], epochs
+    assert len(curve) == 10 and epochs[2] < 0.99 * epochs[0], epochs
 
 
 def test_errors_by_hand():

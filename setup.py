@@ -35,6 +35,7 @@ setup(
             "pytest-xdist==3.8.0",
             "ruff==0.17.5",
             "selenium==4.51.0",
+            "statsmodels==0.15.0",
             "tensorboard==2.21.0",
             "wandb==0.31.0",
             "trl==1.16.0",

@@ -41,8 +41,8 @@ quickstart: env
 	$(STAGE) reference --config $(Q)
 	$(STAGE) weigh --config $(Q) $(VANILLA)
 	$(STAGE) weigh --config $(Q) $(EAST)
-	$(BIN)/python train.py --config $(Q) $(VANILLA)
-	$(BIN)/python train.py --config $(Q) $(EAST)
+	$(BIN)/python train.py --config $(Q) $(VANILLA) & vanilla=$$!; \
+	$(BIN)/python train.py --config $(Q) $(EAST) && wait $$vanilla  # side by side, a core each
 	$(STAGE) evaluate --config $(Q) $(VANILLA) --against base
 	$(STAGE) evaluate --config $(Q) $(EAST) --against sft
 	$(STAGE) report --config $(Q)

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -176,7 +177,7 @@ def test_offload_and_checkpointing_and_bf16(prepared, tiny_model, dtype):
         "recompute": {"deepspeed": str(ROOT / "ds_configs/zero1.json"), "gradient_checkpointing": True},
         "compiled": {"deepspeed": str(ROOT / "ds_configs/zero2.json"), "compile": True},
     }
-    if dtype == "float32":
+    if dtype == "float32" or shutil.which("g++") is None:  # as there, torch.compile on the CPU needs g++
         del changes["compiled"]
     for name, change in changes.items():
         values = settings(

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field
 
-from east import config, rounds
+from east import config, rounds, yaml_file
 from east.config import NAME, Config, Section
 from east.jobs import Job
 
@@ -121,7 +121,7 @@ class Cell(NamedTuple):
 
 def load(path: str, overrides: list[str]) -> Study:
     """Read a study file; its run files stand beside it. Raises ValueError in one line, as run files do."""
-    study = config.validate(Study, config.read(path, overrides), path)
+    study = config.validate(Study, yaml_file.read(path, overrides), path)
     beside = Path(path).parent
     tasks = [
         task.model_copy(

@@ -21,7 +21,7 @@ from east import (
     samples,
     stages,
     tasks,
-)  # fmt: skip
+)
 from east.config import Config, zero_of
 
 SHOWN = 2
@@ -39,14 +39,15 @@ def run(config: Config) -> None:
     zero = zero_of(config.train)
     print(f"model: {start}, ZeRO stage {zero.get('stage', 0)}\n{memory(config, start, zero)}")
     sampling(config, start)
+    model = artifacts.model_digest(start)
     if not (config.folder_of("dataset") / artifacts.MANIFEST).exists():
-        return before_index(config, start)
-    dataset = columns.dataset(config, start, tokenizer, artifacts.model_digest(start), verify=True)
+        return before_index(config, model)
+    dataset = columns.dataset(config, start, tokenizer, model, verify=True)
     audit(dataset, tokenizer, start)
     audit_source(dataset, tokenizer, start, config)
     for row in range(min(SHOWN, len(dataset))):
         show(dataset, tokenizer, row)
-    audit_columns(dataset, start, config)
+    audit_columns(dataset, model, config)
 
 
 def evaluation(config: Config, trained: set[str]) -> None:
@@ -71,20 +72,26 @@ def sampling(config: Config, start: Path) -> None:
           f"response {limit}")  # fmt: skip
 
 
-def before_index(config: Config, start: Path) -> None:
-    """Hold samples/ and graded/ to the run, as `index` will, and name the first stage that is missing."""
-    rules = stages.grade_settings(config, stages.drawn_count(config))
-    for kind, stage in (("samples", samples.MAKE), ("graded", columns.MAKE.format("grade"))):
-        folder = config.folder_of(kind)
-        if not (folder / artifacts.MANIFEST).exists():
-            return print(f"{kind}: not there yet; make it with `{stage}`, then check again")
-        if kind == "samples":
-            made = stages.sampled(config, artifacts.model_digest(start))
-        else:
-            artifacts.reusable(folder, stages.GRADED, rules, {"samples": made.fingerprint}, stage)
-            made = artifacts.read(folder, stages.GRADED, stage)
-        stages.report(kind, folder, {k: v for k, v in made.summary.items() if not isinstance(v, list)})
-    print(f"dataset: not there yet; make it with `{columns.MAKE.format('index')}`, then check again")
+def before_index(config: Config, model: str) -> None:
+    """Hold samples/ and graded/ to the run and the model's digest, as `index` will, and name the first stage that is
+    missing."""
+    if missing(config, "samples", samples.MAKE):
+        return
+    drawn = stages.sampled(config, model)
+    stages.report("samples", config.folder_of("samples"), drawn.summary)
+    if missing(config, "graded", columns.MAKE.format("grade")):
+        return
+    graded = stages.verdicts(config, drawn)
+    stages.report("graded", config.folder_of("graded"), graded.summary)
+    missing(config, "dataset", columns.MAKE.format("index"))
+
+
+def missing(config: Config, kind: str, make: str) -> bool:
+    """Whether a folder of the run is not complete; then says how it is made."""
+    there = (config.folder_of(kind) / artifacts.MANIFEST).exists()
+    if not there:
+        print(f"{kind}: not there yet; make it with `{make}`, then check again")
+    return not there
 
 
 def audit(dataset: indexed_dataset.IndexedDataset, tokenizer: Any, start: Path) -> None:
@@ -135,21 +142,17 @@ def audit_source(dataset: indexed_dataset.IndexedDataset, tokenizer: Any, start:
     print(f"tokens: prompts and completions of all {held} sequences are those of {source}")
 
 
-def audit_columns(dataset: indexed_dataset.IndexedDataset, start: Path, config: Config) -> None:
+def audit_columns(dataset: indexed_dataset.IndexedDataset, model: str, config: Config) -> None:
     """Hold weights/ and reference/ to dataset and model as training does. Raises ValueError as `columns.load`."""
-    kinds = ["weights"] if config.loss.name == "sft" else ["weights", "reference"]
-    missing = [kind for kind in kinds if not (config.folder_of(kind) / artifacts.MANIFEST).exists()]
-    if "weights" not in missing:
+    if not missing(config, "weights", columns.MAKE.format("weigh")):
         _, kept, made = columns.weights(config, dataset)
         stages.report("weights", config.folder_of("weights"), made.summary)
         t = config.train
         per_epoch = batches.steps_per_epoch(len(kept), t.batch_size)
         print(f"steps: {per_epoch} per epoch, {batches.total_steps(len(kept), t.batch_size, t.epochs)} in all")
-    if "reference" in kinds and "reference" not in missing:
-        _, made = columns.reference(config, dataset, artifacts.model_digest(start))
+    if config.loss.name != "sft" and not missing(config, "reference", columns.MAKE.format("reference")):
+        _, made = columns.reference(config, dataset, model)
         stages.report("reference", config.folder_of("reference"), made.summary)
-    for kind in missing:
-        print(f"{kind}: not there yet; make it with `{columns.MAKE.format({'weights': 'weigh'}.get(kind, kind))}`")
 
 
 def show(dataset: indexed_dataset.IndexedDataset, tokenizer: Any, row: int) -> None:

@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-import yaml
-
-from east import config
+from east import config, yaml_file
 from east.grading.answers import extract
 from east.grading.conventions import match
 from east.grading.grade import is_lost, is_out_of_bounds, requests_of, valued
@@ -26,13 +24,12 @@ def main(cases_path: str | Path, out_path: str | Path, overrides: list[str]) -> 
 
     Raises ValueError for a setting outside the grading section, and as `run_cases` does.
     """
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {"grading": {"extraction": "last number"}}
     for override in overrides:
-        name, equals, value = override.partition("=")
-        if not name.startswith("grading.") or not equals:
+        if not override.startswith("grading."):
             raise ValueError(f"found {override!r}, expected grading.key=value: --cases takes no other settings")
-        values[name.removeprefix("grading.")] = yaml.safe_load(value)
-    options = config.validate(config.Grading, {"extraction": "last number", **values}, "grading").model_dump()
+        yaml_file.apply(values, override)
+    options = config.validate(config.Grading, values["grading"], "grading").model_dump()
     print(run_cases(cases_path, out_path, **options))
 
 

@@ -74,6 +74,14 @@ def sampled(config: Config, model: str | None = None) -> artifacts.Manifest:
     return samples.hold(config.folder_of("samples"), config.sampling, rule, model)
 
 
+def verdicts(config: Config, drawn: artifacts.Manifest) -> artifacts.Manifest:
+    """The manifest of graded/, held to what the run says of grading and to the samples it must be made from."""
+    folder, make = config.folder_of("graded"), MAKE.format("grade")
+    settings, inputs = grade_settings(config, drawn_count(config)), {"samples": drawn.fingerprint}
+    artifacts.reusable(folder, GRADED, settings, inputs, make)
+    return artifacts.read(folder, GRADED, make)
+
+
 def grade_settings(config: Config, n: int | None) -> dict[str, Any]:
     """What a graded folder of the first n responses is made by."""
     return {"grader": options.VERSION, **config.grading.model_dump(exclude={"workers"}), "n": n}
@@ -98,7 +106,7 @@ def grade_folder(source: Path, folder: Path, config: Config, n: int | None, make
             summary.update(count.report())
             artifacts.write_text(scratch / "report.json", json.dumps(summary, indent=1) + "\n")
     manifest = artifacts.read(folder, GRADED, make)
-    report(GRADED, folder, {k: v for k, v in manifest.summary.items() if not isinstance(v, list)})
+    report(GRADED, folder, manifest.summary)
     return manifest
 
 
@@ -110,12 +118,10 @@ def with_string_match(row: dict[str, Any]) -> dict[str, Any]:
 
 def run_index(config: Config) -> None:
     """samples/ and graded/ to dataset/: tokens, sequences, examples."""
-    folder, make = config.folder_of("dataset"), MAKE.format("grade")
-    start = models.resolve(*config.starting_model)
+    folder, start = config.folder_of("dataset"), models.resolve(*config.starting_model)
     model = artifacts.model_digest(start)
-    drawn, rules = sampled(config, model), grade_settings(config, drawn_count(config))
-    artifacts.reusable(config.folder_of("graded"), GRADED, rules, {"samples": drawn.fingerprint}, make)
-    graded = artifacts.read(config.folder_of("graded"), GRADED, make)
+    drawn = sampled(config, model)
+    graded = verdicts(config, drawn)
     tokenizer = models.load_tokenizer(start)
     vocabulary = models.vocabulary(start)
     settings = {**config.dataset_settings, "tokenizer": models.tokenizer_digest(tokenizer)}
@@ -174,10 +180,10 @@ def run_weigh(config: Config) -> None:
 
 
 def report(kind: str, folder: Path, summary: dict[str, Any]) -> None:
-    """Print what a stage has: one line a figure."""
+    """Print what a stage has: one line a figure; lists (disagreements) stand in its folder."""
     print(f"{kind}: {folder}")
     for name, value in summary.items():
         if isinstance(value, dict):
-            value = ", ".join(f"{k} {v}" for k, v in value.items()) or "none"
+            value = ", ".join(f"{k} {v}" for k, v in value.items() if not isinstance(v, list)) or "none"
         shown = f"{value:.4g}" if isinstance(value, float) else value
         print(f"    {name.replace('_', ' ')}: {shown}")

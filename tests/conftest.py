@@ -34,6 +34,22 @@ def tiny_model(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory) -> Path:
+    """The random Llama that the sampling tests draw from."""
+    from tests import drawing
+
+    return drawing.make_model(tmp_path_factory.mktemp("drawing") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def asked(model_folder) -> tuple[list[dict[str, Any]], list[tuple[str, list[int]]]]:
+    """Questions and rendered prompts."""
+    from tests import drawing
+
+    return drawing.asked(model_folder)
+
+
 def write_responses(path: Path, questions: int = QUESTIONS, responses: int = RESPONSES) -> Path:
     """Responses to the first arithmetic problems: question i has i % responses wrong ones of three kinds."""
     from east import arithmetic, tasks

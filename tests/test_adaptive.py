@@ -18,16 +18,6 @@ N = 9
 
 
 @pytest.fixture(scope="module")
-def model_folder(tmp_path_factory):
-    return drawing.make_model(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def asked(model_folder):
-    return drawing.asked(model_folder)
-
-
-@pytest.fixture(scope="module")
 def full(model_folder, asked, tmp_path_factory):
     """Each question's nine responses without adaptive sampling."""
     folder = tmp_path_factory.mktemp("full") / "samples"

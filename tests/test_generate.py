@@ -20,11 +20,6 @@ from tests import drawing
 CONTEXT = 200
 
 
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory):
-    return drawing.make_model(tmp_path_factory.mktemp("tiny"))
-
-
 def engine(folder, **values):
     settings = drawing.settings(**values)
     return hf_engine.transformers_engine(folder, settings, drawing.ends(folder), values.get("max_model_len", CONTEXT))

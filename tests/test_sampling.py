@@ -26,16 +26,6 @@ DATA = ROOT.parent / "shared" / "data"
 
 
 @pytest.fixture(scope="module")
-def model_folder(tmp_path_factory):
-    return drawing.make_model(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def asked(model_folder):
-    return drawing.asked(model_folder)
-
-
-@pytest.fixture(scope="module")
 def whole(model_folder, asked, tmp_path_factory):
     """An undisturbed folder with n=5."""
     folder = tmp_path_factory.mktemp("run") / "samples"

@@ -6,7 +6,8 @@ Ours is `python train.py` itself; TRL runs its trainer with the reference precom
 where ours has it. Each run is a process of its own with `--threads` threads; its first step is not counted. The sides
 go first in turn. Losses of every step must agree. Prints a table and one JSON line: real tokens/s (a prompt counts once
 per response, padding never), ratio with its spread over the alternations, peak memory, and the share of
-the machine's matrix-multiplication rate that the products of the real tokens account for (MFU). KTO's
+the machine's matrix-multiplication rate that the products of the real tokens account for (MFU), and the seconds from
+the command to the end of the first optimizer step. KTO's
 mismatched pairs, a forward pass more on both sides, are counted neither as tokens nor as products.
 """
 
@@ -85,9 +86,7 @@ def step_flops(config: Any, rows: list[list[tuple[int, int]]], lora: bool) -> li
     passes = 4 if lora else 6
     found = []
     for step in rows:
-        products = sum(
-            (p + c) * layer * config.num_hidden_layers + c * d * config.vocab_size for p, c in step
-        )
+        products = sum((p + c) * layer * config.num_hidden_layers + c * d * config.vocab_size for p, c in step)
         attention = sum(6 * (p + c) ** 2 * d * config.num_hidden_layers for p, c in step)
         found.append(float(passes * products + attention))
     return found
@@ -110,7 +109,8 @@ def matmul_rate(threads: int, dtype: torch.dtype) -> float:
 
 
 def run(side: str, workspace: Path, name: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """One process: {seconds: per step, losses: per step, memory: peak bytes}, of the GPU where there is one."""
+    """One process: {seconds: per step, losses: per step, memory: peak bytes, of the GPU where there is one,
+    first_step: seconds from the command to the end of the first step}."""
     if side == "east":
         command = ["train.py", "--config", str(workspace / "run.yaml"), f"name={name}"]
         if arguments.compile:
@@ -118,22 +118,23 @@ def run(side: str, workspace: Path, name: str, arguments: argparse.Namespace) ->
     else:
         command = [str(ROOT / "benchmarks" / "train_trl.py"), str(workspace), name]
     environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads), "TOKENIZERS_PARALLELISM": "false"}
-    log = workspace / f"{name}.log"
+    log, began = workspace / f"{name}.log", time.time()
     with log.open("w") as sink:
-        process = subprocess.Popen(
-            [sys.executable, *command], cwd=ROOT, env=environment, stdout=sink, stderr=sink
-        )
+        process = subprocess.Popen([sys.executable, *command], cwd=ROOT, env=environment, stdout=sink, stderr=sink)
         _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"{side} failed; the end of {log}:\n{log.read_text()[-3000:]}")
     rows = train_data.read_metrics(side, workspace, name)
     memory = max(r["gpu_memory"] for r in rows) if torch.cuda.is_available() else usage.ru_maxrss * 1024
-    return {"seconds": [r["seconds"] for r in rows], "losses": [r["loss"] for r in rows], "memory": memory}
+    return {
+        "seconds": [r["seconds"] for r in rows],
+        "losses": [r["loss"] for r in rows],
+        "memory": memory,
+        "first_step": rows[0]["ended"] - began,
+    }
 
 
-def report(
-    arguments: argparse.Namespace, runs: dict[str, list[dict]], lengths: list, rate: float
-) -> dict[str, Any]:
+def report(arguments: argparse.Namespace, runs: dict[str, list[dict]], lengths: list, rate: float) -> dict[str, Any]:
     """Medians over the alternations; the first step of each run warms up and is left out."""
     config = model_config(arguments.model)
     tokens = sum(p + c for step in lengths[1:] for p, c in step)
@@ -155,14 +156,18 @@ def report(
             "all": speeds[side],
             "peak_gib": max(r["memory"] for r in found) / 2**30,
             "mfu": speed / tokens * flops / rate,
+            "first_step_seconds": statistics.median(r["first_step"] for r in found),
         }
     if len(runs) == 2:
         ratios = [ours / theirs for ours, theirs in zip(speeds["east"], speeds["trl"], strict=True)]
         result["ratio"] = {"median": statistics.median(ratios), "least": min(ratios), "most": max(ratios)}
-    print(f"{'':8}{'tokens/s':>10}{'peak GiB':>10}{'MFU':>8}")
+    print(f"{'':8}{'tokens/s':>10}{'peak GiB':>10}{'MFU':>8}{'first step':>12}")
     for side in runs:
         r = result[side]
-        print(f"{side:8}{r['tokens_per_second']:10.1f}{r['peak_gib']:10.2f}{r['mfu']:8.1%}")
+        print(
+            f"{side:8}{r['tokens_per_second']:10.1f}{r['peak_gib']:10.2f}{r['mfu']:8.1%}"
+            f"{r['first_step_seconds']:10.1f} s"
+        )
     if "ratio" in result:
         print("ratio {median:.2f} ({least:.2f} to {most:.2f})".format(**result["ratio"]))
     print(json.dumps(result))
@@ -179,9 +184,7 @@ def check_losses(runs: dict[str, list[dict]], dtype: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--loss", choices=["sft", "dpo", "kto"], default="dpo")
     parser.add_argument("--against", choices=["trl", "nothing"], default="trl")
     parser.add_argument("--model", choices=list(SHAPES), default="cpu-512")

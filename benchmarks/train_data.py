@@ -143,11 +143,16 @@ def mismatched(settings: config.Config, writer: indexed_dataset.Writer, count: i
 
 
 def read_metrics(side: str, workspace: Path, name: str) -> list[dict[str, Any]]:
-    """Per step of one run: seconds and loss; on a GPU, gpu_memory: peak bytes so far."""
+    """Per step of one run: seconds, loss and the time of day at its end; on a GPU, gpu_memory: peak bytes so far."""
     if side == "trl":
         return json.loads((workspace / f"{name}.json").read_text())
     folder = config.load(workspace / "run.yaml", [f"name={name}"]).folder_of("train")
-    return [{**row, "seconds": row["tokens"] / row["tokens_per_second"]} for row in metrics.read(folder)]
+    rows = [{**row, "seconds": row["tokens"] / row["tokens_per_second"]} for row in metrics.read(folder)]
+    ended = (folder / metrics.FILE).stat().st_mtime  # of the last step: its row is written before anything is saved
+    for row in reversed(rows):
+        row["ended"] = ended
+        ended -= row["seconds"]
+    return rows
 
 
 def machine() -> str:

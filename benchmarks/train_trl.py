@@ -36,7 +36,7 @@ class Clock(transformers.TrainerCallback):
     def on_step_end(self, *_: Any, **__: Any) -> None:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        self.rows.append({"seconds": time.perf_counter() - self.began})
+        self.rows.append({"seconds": time.perf_counter() - self.began, "ended": time.time()})
         if torch.cuda.is_available():
             self.rows[-1]["gpu_memory"] = torch.cuda.max_memory_allocated()
 

@@ -67,6 +67,7 @@ def train(config: Config) -> None:
             values, report = objective.example_losses(config.loss, model(micro.batch), micro, number)
             loss = (micro.weights * values).sum() / len(step.rows)
             model.backward(loss * ranks, scale_wrt_gas=False)  # DeepSpeed averages over ranks: this makes it a sum
+            engine.trim(device)
             if micro.real:
                 report |= {"loss": loss.detach(), "tokens": torch.tensor(len(micro.batch.input_ids))}
                 sums = {name: total + report[name] for name, total in sums.items()}

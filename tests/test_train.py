@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import train
-from east import artifacts, columns, config, metrics, models, reference
+from east import artifacts, columns, config, engine, metrics, models, reference
 from tests.conftest import ROOT, command, environment, losses, prepare, run_file, settings, write_responses
 
 LOSSES = ("sft", "dpo", "kto")
@@ -412,3 +412,18 @@ def test_weights_that_do_not_fit_the_config_are_one_clear_line(tmp_path, tiny_mo
 @pytest.mark.parametrize("name", ["packed", "packed_sdpa"])
 def test_every_attention_name_loads(tiny_model, name):
     assert models.load_policy(tiny_model, dtype="float32", attention=name).config._attn_implementation == name
+
+
+def test_trim_gives_free_memory_back():
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    largest = torch.ones(1 << 22)
+    del largest  # malloc takes smaller blocks from its heap from here on
+    blocks = [torch.ones(1 << 18) for _ in range(200)]  # a MiB each
+    del blocks[::2]  # holes, which malloc keeps
+    before = resident()
+    engine.trim(torch.device("cuda"))
+    assert before - resident() < 10 << 20
+    engine.trim(torch.device("cpu"))
+    assert before - resident() > 80 << 20

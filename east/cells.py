@@ -11,9 +11,10 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field
 
-from east import config, rounds, yaml_file
-from east.config import NAME, Config, Section
+from east import config, rounds, sections, yaml_file
+from east.config import NAME, Config
 from east.jobs import Job
+from east.sections import Section
 
 Loss = Literal["sft", "dpo", "kto"]
 Method = Literal["vanilla", "lw_w", "lw_p", "east"]
@@ -121,7 +122,7 @@ class Cell(NamedTuple):
 
 def load(path: str, overrides: list[str]) -> Study:
     """Read a study file; its run files stand beside it. Raises ValueError in one line, as run files do."""
-    study = config.validate(Study, yaml_file.read(path, overrides), path)
+    study = sections.validate(Study, yaml_file.read(path, overrides), path)
     beside = Path(path).parent
     tasks = [
         task.model_copy(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from east import config, yaml_file
+from east import config, sections, yaml_file
 from east.grading.answers import extract
 from east.grading.conventions import match
 from east.grading.grade import is_lost, is_out_of_bounds, requests_of, valued
@@ -29,7 +29,7 @@ def main(cases_path: str | Path, out_path: str | Path, overrides: list[str]) -> 
         if not override.startswith("grading."):
             raise ValueError(f"found {override!r}, expected grading.key=value: --cases takes no other settings")
         yaml_file.apply(values, override)
-    options = config.validate(config.Grading, values["grading"], "grading").model_dump()
+    options = sections.validate(config.Grading, values["grading"], "grading").model_dump()
     print(run_cases(cases_path, out_path, **options))
 
 

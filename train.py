@@ -52,6 +52,7 @@ def train(config: Config) -> None:
     with engine.together():
         log = metrics.Log(folder, first, t.tensorboard, t.wandb, config.model_dump()) if rank == 0 else None
     stopping, stops = watch_sigterm(), 0.0
+    largest = 0  # tokens of a micro-batch so far
     began = time.perf_counter()
 
     for step in tqdm(
@@ -64,10 +65,12 @@ def train(config: Config) -> None:
             check_start(config, data, objective.start_error(model, step), numbers)
         sums = dict.fromkeys(objective.REPORTED[config.loss.name], torch.zeros((), dtype=torch.float64, device=device))
         for micro, number in zip(step.micro_batches, numbers, strict=True):
+            if len(micro.batch.input_ids) > largest:
+                engine.trim(device)
+                largest = len(micro.batch.input_ids)
             values, report = objective.example_losses(config.loss, model(micro.batch), micro, number)
             loss = (micro.weights * values).sum() / len(step.rows)
             model.backward(loss * ranks, scale_wrt_gas=False)  # DeepSpeed averages over ranks: this makes it a sum
-            engine.trim(device)
             if micro.real:
                 report |= {"loss": loss.detach(), "tokens": torch.tensor(len(micro.batch.input_ids))}
                 sums = {name: total + report[name] for name, total in sums.items()}

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from east.statistics import Interval, Paired, Series
 Cell = dict[str, Any]
 FILE = "study.json"
 METHODS = {"backbone": "backbone", "vanilla": "vanilla", "lw_w": "LW(W)", "lw_p": "LW(P)", "east": "EAST"}
+SETTING = ("task", "model", "loss", "n", "round")  # what a cell shares with the vanilla cells it is compared with
 FIELDS = ("id", "task", "model", "seed", "loss", "method", "strategy", "a", "n", "round", "in", "status", "eval")
 
 
@@ -34,6 +35,20 @@ class Row(NamedTuple):
     tested: bool  # belongs to the family that Holm's correction covers
     holm: float
     paper: float | None
+
+
+class Point(NamedTuple):
+    """One setting of a sweep over seeds. gap: against vanilla of the same loss, n and round; None for vanilla itself
+    and where there is none. holm: over the points it was made with, nan where nothing was tested.
+    """
+
+    cell: Cell  # the first seed's
+    accuracy: Interval
+    gap: Paired | None
+    holm: float
+
+
+Compared = TypeVar("Compared", Row, Point)
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -91,9 +106,13 @@ def groups(cells: Iterable[Cell], *keys: str) -> dict[tuple[Any, ...], list[Cell
 
 def name_of(cell: Cell) -> str:
     """LW(W), EAST a = 1, ..."""
-    a = f"{cell['a']:g}" if isinstance(cell["a"], int | float) else cell["a"]
-    exponent = f" a = {a}" if a is not None and cell["method"] == "east" else ""
-    return f"{METHODS.get(cell['method'], cell['method'])}{exponent}"
+    a = f" a = {exponent(cell)}" if cell["a"] is not None and cell["method"] == "east" else ""
+    return f"{METHODS.get(cell['method'], cell['method'])}{a}"
+
+
+def exponent(cell: Cell) -> str:
+    """0.5, 1, auto"""
+    return f"{cell['a']:g}" if isinstance(cell["a"], int | float) else str(cell["a"])
 
 
 def table1(study: dict[str, Any], folder: Path) -> list[Row]:
@@ -119,7 +138,27 @@ def table1(study: dict[str, Any], folder: Path) -> list[Row]:
             values = [c["accuracy"] for c in done(members)]
             accuracy = over_seeds(list(ours.values())) if ours else Interval(math.nan, math.nan, math.nan)
             rows.append(Row(task, model, loss, method, values, accuracy, gap, shared, flips, tested, math.nan, paper))
-    family = [k for k, row in enumerate(rows) if row.tested]
+    return corrected(rows, [row.tested for row in rows])
+
+
+def points(shown: list[Cell], cells: list[Cell], folder: Path) -> list[Point]:
+    """The settings of a sweep's done cells in order of first appearance, Holm-corrected at once.
+
+    cells: the study's, where vanilla is found. Raises ValueError as `table1` does.
+    """
+    vanilla = groups([c for c in done(cells) if c["method"] == "vanilla"], *SETTING)
+    theirs = {key: by_seed(group, folder) for key, group in vanilla.items()}
+    found = []
+    for key, group in groups(shown, *SETTING, "method", "strategy", "a").items():
+        beside = {} if group[0]["method"] == "vanilla" else theirs.get(key[: len(SETTING)], {})
+        gap, _, _ = compared(by_seed(group, folder), beside)
+        found.append(Point(group[0], statistics.mean_interval([c["accuracy"] for c in group]), gap, math.nan))
+    return corrected(found, [point.gap is not None and not math.isnan(point.gap.p) for point in found])
+
+
+def corrected(rows: list[Compared], tested: list[bool]) -> list[Compared]:
+    """The rows with Holm's p over those that are tested."""
+    family = [k for k, of_it in enumerate(tested) if of_it]
     for k, p in zip(family, statistics.holm([g.p for k in family if (g := rows[k].gap)]), strict=True):
         rows[k] = rows[k]._replace(holm=p)
     return rows

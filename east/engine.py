@@ -130,8 +130,8 @@ def together() -> Iterator[None]:
 
 
 def trim(device: torch.device) -> None:
-    """Hand what malloc holds free back to the system, on the CPU. Micro-batches differ in shape: the holes that one
-    leaves would stay resident beside the blocks of the next."""
+    """Hand what malloc holds free back to the system, on the CPU: what smaller micro-batches left is in pieces that a
+    larger one cannot use, and would stay resident beside it."""
     if device.type == "cpu":
         ctypes.CDLL(None).malloc_trim(0)
 

@@ -1,6 +1,7 @@
 """What a report says of a study: the summary, Table 1, Figures 3 to 5 and n. Sentences are made from the numbers."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,10 @@ from east.statistics import Interval
 LEVEL = 0.05
 PANEL = ("task", "model", "loss", "n")
 SHOWN = ("table1", "fig3", "fig4", "fig5", "n")  # experiments that have a section here
+TESTS = ["accuracy (95 %)", "against vanilla (95 %)", "p", "Holm p"]
+TESTS_NOTE = (
+    "Accuracy, difference and p as in Table 1, from vanilla with the same loss, n and round; Holm p: over this table."
+)
 SEEDS_NOTE = "Points and bars: mean over seeds and its 95 % t interval (other seeds, the same questions)."
 
 
@@ -86,17 +91,28 @@ def table1(rows: list[Row]) -> Section:
 def curves(cells: list[Cell], folder: Path) -> list[Section]:
     """Figures 3, 4, 5 and the sweep of n: those that have cells. folder: the study's."""
     plots = folder / "figures"
-    found = (figure3(cells, plots), figure4(cells, plots, folder), figure5(cells, plots), figure_n(cells, plots))
+    found = (make(cells, plots, folder) for make in (figure3, figure4, figure5, figure_n))
     return [section for section in found if section]
 
 
 def panels_of(cells: list[Cell], keys: tuple[str, ...] = PANEL) -> dict[str, list[Cell]]:
-    """Cells by what a figure has a panel for, under its title: `easy, tiny, sft, n = 128`."""
+    """Cells by what a figure has a panel for, under its title."""
+    return {panel(group[0], keys): group for group in comparison.groups(cells, *keys).values()}
 
-    def title(values: tuple[Any, ...]) -> str:
-        return ", ".join(f"n = {v}" if k == "n" else str(v) for k, v in zip(keys, values, strict=True))
 
-    return {title(values): group for values, group in comparison.groups(cells, *keys).items()}
+def panel(cell: Cell, keys: tuple[str, ...] = PANEL) -> str:
+    """The title of a cell's panel: `easy, tiny, sft, n = 128`."""
+    return ", ".join(f"n = {cell[k]}" if k == "n" else str(cell[k]) for k in keys)
+
+
+def tested(columns: dict[str, Callable[[Cell], Any]], shown: list[Cell], cells: list[Cell], folder: Path) -> Table:
+    """Every setting of a sweep with its accuracy and its difference from vanilla. columns: what names a setting."""
+    rows = []
+    for point in comparison.points(shown, cells, folder):
+        gap = percent(Interval(*point.gap[:3]), "+") if point.gap else ""
+        p = [f"{point.gap.p:.2g}", f"{point.holm:.2g}"] if point.gap and not math.isnan(point.holm) else ["", ""]
+        rows.append([*(str(of(point.cell)) for of in columns.values()), percent(point.accuracy), gap, *p])
+    return Table([*columns, *TESTS], rows, TESTS_NOTE)
 
 
 def like(cells: list[Cell], one: Cell, keys: tuple[str, ...] = PANEL) -> list[Cell]:
@@ -115,9 +131,9 @@ def swept(cells: list[Cell], kind: str) -> list[Cell]:
     return [c for c in comparison.done(cells, kind) if c["strategy"] != "uniform" and isinstance(c["a"], int | float)]
 
 
-def figure3(cells: list[Cell], plots: Path) -> Section | None:
+def figure3(cells: list[Cell], plots: Path, folder: Path) -> Section | None:
     """Accuracy against the exponent on test and held-out rows; the exponent that the held-out rows choose."""
-    panels, rows = [], []
+    panels, rows, shown = [], [], list[Cell]()
     text = ["The exponent is chosen on held-out rows of the train split; the test curve is shown, not chosen from."]
     for title, group in panels_of(swept(cells, "fig3")).items():
         text += left_out(title, group)
@@ -131,6 +147,7 @@ def figure3(cells: list[Cell], plots: Path) -> Section | None:
             rows.append([title, "held-out rows", f"{best:g}", percent(picked)])
         beside = like(comparison.done(cells, "fig3"), group[0])
         auto = [c for c in beside if c["a"] == "auto" and c["a_found"] is not None]
+        shown += [*sorted(group, key=lambda c: c["a"]), *auto]
         if auto:
             found = sum(c["a_found"] for c in auto) / len(auto)
             marks.append((f"a: auto = {found:.2g}", found))
@@ -141,6 +158,7 @@ def figure3(cells: list[Cell], plots: Path) -> Section | None:
         return None
     figures.curves(panels, plots / "figure_3")
     tables = [Table(["panel", "chosen by", "a", "test accuracy (95 %)"], rows)] if rows else []
+    tables.append(tested({"panel": panel, "a": comparison.exponent}, shown, cells, folder))
     caption = f"Accuracy against the exponent. {SEEDS_NOTE}"
     return Section("Figure 3: the exponent", text, tables, plots / "figure_3", caption)
 
@@ -156,8 +174,9 @@ def left_out(title: str, group: list[Cell]) -> list[str]:
 
 def figure4(cells: list[Cell], plots: Path, folder: Path) -> Section | None:
     """Accuracy over rounds; round 0 is the backbone."""
-    panels = []
+    panels, shown = [], list[Cell]()
     for title, group in panels_of([c for c in comparison.done(cells, "fig4") if c["loss"]]).items():
+        shown += sorted(group, key=lambda c: c["round"])
         known = {c["seed"] for c in group}
         backbones = [c for c in like(comparison.done(cells), group[0], ("task", "model")) if c["method"] == "backbone"]
         copies = comparison.by_seed([c for c in backbones if c["seed"] in known], folder)
@@ -171,40 +190,45 @@ def figure4(cells: list[Cell], plots: Path, folder: Path) -> Section | None:
         f"Accuracy after each round of n responses a question; round 0 is the backbone. {SEEDS_NOTE} A backbone that "
         "seeds share is one model: its bar is Wilson's interval (other questions)."
     )
-    return Section("Figure 4: rounds", [], [], plots / "figure_4", caption)
+    columns = {"panel": panel, "round": lambda c: c["round"], "method": comparison.name_of}
+    table = tested(columns, shown, cells, folder)
+    return Section("Figure 4: rounds", [], [table], plots / "figure_4", caption)
 
 
-def figure5(cells: list[Cell], plots: Path) -> Section | None:
+def figure5(cells: list[Cell], plots: Path, folder: Path) -> Section | None:
     """Entropy, accuracy and rejection weights at several exponents, as a figure and a table."""
-    panels, rows = [], []
+    panels, shown = [], list[Cell]()
     for title, group in panels_of(swept(cells, "fig5")).items():
+        shown += sorted(group, key=lambda c: c["a"])
         found = comparison.series(group, "a", lambda c: c["strategy"])
         panels.append(Panel(title, "exponent a", "accuracy", found, baseline(cells, group[0])))
-        rows += [[title, s.label, f"{x:g}", percent(y)] for s in found for x, y in zip(s.x, s.y, strict=True)]
     if not panels:
         return None
     figures.curves(panels, plots / "figure_5")
-    table = Table(["panel", "weights by", "a", "accuracy (95 %)"], rows)
+    columns = {"panel": panel, "weights by": lambda c: c["strategy"], "a": comparison.exponent}
+    table = tested(columns, shown, cells, folder)
     caption = f"Accuracy by strategy and exponent. {SEEDS_NOTE}"
     return Section("Figure 5: entropy, accuracy, rejection", [], [table], plots / "figure_5", caption)
 
 
-def figure_n(cells: list[Cell], plots: Path) -> Section | None:
+def figure_n(cells: list[Cell], plots: Path, folder: Path) -> Section | None:
     """Accuracy against the number of responses per question, and on how many examples it stands."""
-    panels, rows = [], []
-    for title, group in panels_of([c for c in comparison.done(cells, "n") if c["loss"]], PANEL[:-1]).items():
+    panels, shown, keys = [], list[Cell](), PANEL[:-1]
+    for title, group in panels_of([c for c in comparison.done(cells, "n") if c["loss"]], keys).items():
+        shown += sorted(group, key=lambda c: c["n"])
         lines = comparison.series(group, "n", comparison.name_of)
         panels.append(Panel(title, "responses per question n", "accuracy", lines, log2=True))
-        for line in lines:
-            for n, y in zip(line.x, line.y, strict=True):
-                at_n = [c for c in group if (comparison.name_of(c), c["n"]) == (line.label, n)]
-                counts = [c["examples"] for c in at_n if c.get("examples") is not None]
-                count = f"{sum(counts) / len(counts):,.0f}" if counts else ""
-                rows.append([title, line.label, f"{n:g}", count, percent(y)])
     if not panels:
         return None
     figures.curves(panels, plots / "responses")
-    table = Table(["panel", "method", "n", "trained examples (mean over seeds)", "accuracy (95 %)"], rows)
+
+    def trained(cell: Cell) -> str:
+        members = like(shown, cell, (*keys, "method", "a", "n"))
+        counts = [c["examples"] for c in members if c.get("examples") is not None]
+        return f"{sum(counts) / len(counts):,.0f}" if counts else ""
+
+    columns = {"panel": lambda c: panel(c, keys), "n": lambda c: c["n"], "method": comparison.name_of}
+    table = tested({**columns, "trained examples (mean over seeds)": trained}, shown, cells, folder)
     caption = (
         f"Accuracy against n. {SEEDS_NOTE} A question is trained only where one of its n responses is right, so that "
         "the number of trained questions differs with n, too (table): a curve is not the effect of better weights "

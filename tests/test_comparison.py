@@ -196,9 +196,35 @@ def test_figure_of_n_has_vanilla_beside_east_and_counts_what_is_trained(study, p
             assert y == by_hand(study, "n", task="hard", method=method, n=n)
     (section,) = [s for s in panels["sections"] if s.title == "Responses per question"]
     rows = [row[:4] for row in section.tables[0].rows if row[0] == "hard, tiny, sft"]
-    assert rows == [["hard, tiny, sft", m, n, c] for m in ("vanilla", "EAST a = 1") for n, c in
-                    (("4", "38"), ("8", "42"), ("16", "50"))]  # fmt: skip
+    assert rows == [["hard, tiny, sft", n, m, c] for n, c in (("4", "38"), ("8", "42"), ("16", "50"))
+                    for m in ("vanilla", "EAST a = 1")]  # fmt: skip
     assert "the number of trained questions differs with n" in section.caption
+
+
+def test_every_sweep_is_compared_with_vanilla_of_its_own_n_and_round(study, panels):
+    """Each row's difference is that of the two sides' verdicts; Holm's p is over the rows of one table."""
+    cells = comparison.read(study[0])["cells"]
+    tables = {s.title[:8]: s.tables[-1] for s in panels["sections"] if s.title.startswith(("Figure", "Responses"))}
+    order = {"Figure 3": ["-1", "0.5", "1", "2", "auto"], "Figure 4": ["1", "1", "2", "2", "3", "3"],
+             "Figure 5": ["0.5"] * 3 + ["1"] * 3, "Response": ["4", "4", "8", "8", "16", "16"]}  # fmt: skip
+    for title, wanted in order.items():
+        place = 2 if title == "Figure 5" else 1
+        for task in ("easy", "hard"):
+            assert [r[place] for r in tables[title].rows if r[0].startswith(task)] == wanted, title
+        printed = [(float(row[-2]), float(row[-1])) for row in tables[title].rows if row[-2]]
+        assert [p for _, p in printed] == pytest.approx(statistics.holm([p for p, _ in printed]), rel=0.05)
+
+    def verdicts(**wanted):
+        found = [c for c in cells if c["status"] == "done" and wanted.items() <= c.items()]
+        assert [c["seed"] for c in found] == [0, 1, 2]
+        return np.array([list(comparison.verdicts(study[0], c).values()) for c in found], dtype=float)
+
+    ours, theirs = (verdicts(task="hard", method=m, n=8, round=2, loss="sft") for m in ("east", "vanilla"))
+    gap = statistics.crossed(ours - theirs)
+    (row,) = [r for r in tables["Figure 4"].rows if r[:3] == ["hard, tiny, sft, n = 8", "2", "EAST a = 1"]]
+    assert row[3:6] == [study_sections.percent(statistics.mean_interval(ours.mean(axis=1))),
+                        study_sections.percent(statistics.Interval(*gap[:3]), "+"), f"{gap.p:.2g}"]  # fmt: skip
+    assert all(row[-3:] == ["", "", ""] for row in tables["Figure 4"].rows if row[2] == "vanilla")
 
 
 def test_effective_sample_sizes_are_each_strategys_own(study, panels):
@@ -248,7 +274,7 @@ def test_cells_at_another_n_have_a_panel_of_their_own_and_twins_are_refused(stud
     assert list(titles) == ["easy, tiny, sft, n = 16", "easy, tiny, sft, n = 128"]
     assert [len(group) for group in titles.values()] == [len(sweep)] * 2
     with pytest.raises(ValueError, match="in one figure; give them experiments of their own"):
-        study_sections.figure5([*sweep, {**sweep[0], "id": "twin"}], tmp_path)
+        study_sections.figure5([*sweep, {**sweep[0], "id": "twin"}], tmp_path, study[0])
 
 
 def test_experiments_without_a_section_are_named(study):

@@ -5,10 +5,11 @@ and weights with the reference: the true entropies of a synthetic population, or
 estimate from all stored responses (which is itself below the truth, and favours the plug-in estimator).
 
     python benchmarks/adaptive.py                                         # synthetic, true entropies known
-    python benchmarks/adaptive.py --graded runs/x/round_1/graded
+    python benchmarks/adaptive.py --graded runs/x/round_1/graded [more, of other seeds]
 """
 
 import argparse
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -41,10 +42,10 @@ def synthetic(questions: int, n: int, right_share: tuple[float, float], seed: in
     return answers, entropies
 
 
-def stored(folder: Path) -> tuple[list[Any], np.ndarray]:
+def stored(folders: list[Path]) -> tuple[list[Any], np.ndarray]:
     """Clusters of each question's responses, in the order drawn (-1: excluded; the right one is 0), and entropies."""
     answers, entropies = [], []
-    for row in artifacts.read_jsonl(folder / "questions.jsonl"):
+    for row in itertools.chain.from_iterable(artifacts.read_jsonl(folder / "questions.jsonl") for folder in folders):
         right = [c["correct"] for c in row["clusters"]]
         order = [-1 if k < 0 else 0 if right[k] else k + 1 for k in row["cluster"]]
         if max(order) >= 0:
@@ -99,7 +100,9 @@ def show(name: str, row: dict[str, float]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--graded", type=Path, help="a graded folder; default a synthetic population")
+    parser.add_argument(
+        "--graded", type=Path, nargs="+", default=[], help="graded folders, pooled; default a synthetic population"
+    )
     parser.add_argument("--questions", type=int, default=2000, help="of the synthetic population")
     parser.add_argument("--n", type=int, default=128, help="responses each, of the synthetic population")
     parser.add_argument("--right", type=float, nargs=2, default=RIGHT, help="Beta shares; a sure model: 0.6 0.15")
@@ -109,8 +112,9 @@ def main() -> None:
     parser.add_argument("--more", type=int, default=16)
     parser.add_argument("--tolerances", type=float, nargs="+", default=TOLERANCES)
     arguments = parser.parse_args()
-    if arguments.graded and not (arguments.graded / "questions.jsonl").exists():
-        parser.error(f"--graded {arguments.graded}: found no questions.jsonl; give a run's round_1/graded")
+    for folder in arguments.graded:
+        if not (folder / "questions.jsonl").exists():
+            parser.error(f"--graded {folder}: found no questions.jsonl; give a run's round_1/graded")
     answers, reference = (
         stored(arguments.graded)
         if arguments.graded

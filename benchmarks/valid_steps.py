@@ -1,0 +1,85 @@
+"""Right answers by wrong steps: how much of the training weight lies on solutions whose written steps hold.
+
+For runs on the arithmetic task, whose steps are calculations such as 3*8=24. A right final answer is all that a
+verdict sees; where steps are wrong it was luck, and training on it teaches the wrong steps.
+
+    python benchmarks/valid_steps.py runs/x/round_1 [more rounds, of other seeds]
+
+Prints, over the questions with a right response, the mean share of valid solutions among a question's right
+responses by entropy, and that share under the weights h^a, with the weights' effective sample size.
+"""
+
+import argparse
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+
+from east import artifacts, samples, weights
+
+STEP = re.compile(r"(\d+)([-+*/])(\d+)=(-?\d+)")
+BINS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)  # lower edges, nats
+EXPONENTS = (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
+
+
+def valid(text: str) -> bool:
+    """Does every line with an equals sign state a true calculation of two numbers?"""
+    return all(holds(line) for line in text.split("\n") if "=" in line)
+
+
+def holds(step: str) -> bool:
+    """Is this `a op b=c`, and true?"""
+    if not (found := STEP.fullmatch(step)):
+        return False
+    x, sign, y, result = int(found[1]), found[2], int(found[3]), int(found[4])
+    if sign == "/":
+        return y != 0 and x == y * result
+    return {"+": x + y, "-": x - y, "*": x * y}[sign] == result
+
+
+def measured(round_folder: Path) -> list[tuple[float, float]]:
+    """(entropy, share of valid solutions among right responses) of each question with a right response."""
+    found = []
+    graded = artifacts.read_jsonl(round_folder / "graded" / "questions.jsonl")
+    for verdicts, row in zip(graded, samples.read(round_folder / "samples"), strict=True):
+        assert verdicts["question"] == row["question"]
+        right = [text for text, correct in zip(row["text"], verdicts["correct"], strict=True) if correct]
+        if right:
+            found.append((verdicts["entropy"], float(np.mean([valid(text) for text in right]))))
+    return found
+
+
+def by_entropy(h: np.ndarray, share: np.ndarray) -> list[dict[str, float]]:
+    """Questions and mean share of valid solutions in each of BINS that has any."""
+    place = np.digitize(h, BINS) - 1
+    groups = ((BINS[k], share[place == k]) for k in np.unique(place))
+    return [{"from": low, "questions": group.size, "valid": float(group.mean())} for low, group in groups]
+
+
+def by_weight(h: np.ndarray, share: np.ndarray) -> list[dict[str, float]]:
+    """Share of valid solutions under h^a, an example a question, and effective sample size over N."""
+    found = []
+    for a in EXPONENTS:
+        w, kept = weights.example_weights(h, strategy="entropy", mapping="power", a=a, spread=None, zero="drop")
+        ess = weights.effective_sample_size(w[kept]) / h.size
+        found.append({"a": a, "valid": float(w @ share / w.sum()), "effective_sample_size": ess})
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("rounds", type=Path, nargs="+", help="round folders with samples/ and graded/, pooled")
+    h, share = np.array([pair for folder in parser.parse_args().rounds for pair in measured(folder)]).T
+    bins, exponents = by_entropy(h, share), by_weight(h, share)
+    print("| entropy from | questions | valid solutions among right responses |\n|---|---|---|")
+    for row in bins:
+        print(f"| {row['from']:g} | {row['questions']} | {row['valid']:.1%} |")
+    print("\n| a | valid solutions, by weight | effective sample size / N |\n|---|---|---|")
+    for row in exponents:
+        print(f"| {row['a']:g} | {row['valid']:.1%} | {row['effective_sample_size']:.2f} |")
+    print(json.dumps({"questions": h.size, "by_entropy": bins, "by_weight": exponents}))
+
+
+if __name__ == "__main__":
+    main()

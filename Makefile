@@ -38,7 +38,6 @@ quickstart: env
 	$(BIN)/python sample.py --config $(Q)
 	$(STAGE) grade --config $(Q)
 	$(STAGE) index --config $(Q)
-	$(STAGE) reference --config $(Q)
 	$(STAGE) weigh --config $(Q) $(VANILLA)
 	$(STAGE) weigh --config $(Q) $(EAST)
 	$(BIN)/python train.py --config $(Q) $(VANILLA) & vanilla=$$!; \

@@ -151,12 +151,15 @@ def load(path: str, overrides: list[str]) -> Study:
 
 
 def check_held_out(task: StudyTask, path: str) -> None:
-    """Exponents are chosen on rows that no run trains on. Raises ValueError where rows are missing or trained."""
+    """Exponents are chosen on rows that nothing was taught or trained on. Raises ValueError where rows are missing or
+    trained."""
     if task.select is None:
         raise ValueError(f"{path}: {task.name} names no held-out train rows, which an experiment asks for; add select")
-    for file in task.runs.values():
-        trained = config.load(file, task.set).task.train_rows
-        if trained is None or max(trained[0], task.select[0]) < min(trained[1], task.select[1]):
+    first, last = task.select
+    runs = [(file, config.load(file, task.set)) for file in task.runs.values()]
+    for file, run in [*runs, *([(task.teach, config.load(task.teach))] if task.teach else [])]:
+        trained = run.task.train_rows
+        if trained is None or max(trained[0], first) < min(trained[1], last):
             raise ValueError(
                 f"{path}: {task.name} selects on train rows {task.select}, but {file} trains on {trained or 'all'}; "
                 'keep them apart, e.g. set: ["task.train_rows=[0,7000]"]'

@@ -105,9 +105,12 @@ def groups(cells: Iterable[Cell], *keys: str) -> dict[tuple[Any, ...], list[Cell
 
 
 def name_of(cell: Cell) -> str:
-    """LW(W), EAST a = 1, ..."""
-    a = f" a = {exponent(cell)}" if cell["a"] is not None and cell["method"] == "east" else ""
-    return f"{METHODS.get(cell['method'], cell['method'])}{a}"
+    """LW(W), EAST a = 1, EAST (accuracy) a = 1, ..."""
+    name = METHODS.get(cell["method"], str(cell["method"]))
+    if cell["method"] != "east":
+        return name
+    strategy = "" if cell["strategy"] == "entropy" else f" ({cell['strategy']})"
+    return f"{name}{strategy}" + ("" if cell["a"] is None else f" a = {exponent(cell)}")
 
 
 def exponent(cell: Cell) -> str:
@@ -151,8 +154,8 @@ def points(shown: list[Cell], cells: list[Cell], folder: Path) -> list[Point]:
     found = []
     for key, group in groups(shown, *SETTING, "method", "strategy", "a").items():
         beside = {} if group[0]["method"] == "vanilla" else theirs.get(key[: len(SETTING)], {})
-        gap, _, _ = compared(by_seed(group, folder), beside)
-        found.append(Point(group[0], statistics.mean_interval([c["accuracy"] for c in group]), gap, math.nan))
+        ours = by_seed(group, folder)
+        found.append(Point(group[0], over_seeds(list(ours.values())), compared(ours, beside)[0], math.nan))
     return corrected(found, [point.gap is not None and not math.isnan(point.gap.p) for point in found])
 
 

@@ -26,7 +26,7 @@ def sft(
     """Negative log-likelihood of each completion, [B].
 
     logprobs: [B] lp(y_i|x_i); lengths: [B] T_i, end token included.
-    `example`: -lp_i / T_i (design, SFT). `sum`: -lp_i. `token`: -lp_i / mean_length, where mean_length is the
+    `example`: -lp_i / T_i. `sum`: -lp_i. `token`: -lp_i / mean_length, where mean_length is the
     mean of T_i over the examples of the step, so that (1/B) sum_i L_i = -(sum_i lp_i) / (sum_i T_i).
     Raises ValueError for another name.
     """

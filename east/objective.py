@@ -151,7 +151,10 @@ def step_numbers(loss: Loss, model: Any, step: Step, reduce: Reduce) -> list[Ste
     """
     numbers = [StepNumbers(step.mean_length)] * len(step.micro_batches)
     if loss.local_weight == "lw_p":
-        total, count = reduce(_sums_and_counts(_perplexities(model, step.micro_batches), step).sum(0))
+        with evaluating(model):
+            outs = [(model(micro.batch), len(micro.weights)) for micro in step.micro_batches]
+        found = [losses.perplexity(*_per_example(out, b)) for out, b in outs]
+        total, count = reduce(_sums_and_counts(found, step).sum(0))
         numbers = [dataclasses.replace(n, mean_perplexity=total / count) for n in numbers]
     if loss.name == "kto":
         ratios = _sums_and_counts(_mismatched(model, step), step)  # [micro-batches, 2]
@@ -193,7 +196,7 @@ def example_losses(
         values = losses.sft(out.sums, out.lengths, normalization, mean_length)
         report = {"nll": (-out.sums.detach() / out.lengths).sum()}
     if loss.local_weight == "lw_p":
-        values = values * (_pair_perplexity(out, b) / numbers.mean_perplexity)
+        values = values * losses.local_weight_p(*_per_example(out, b), numbers.mean_perplexity)
     elif loss.local_weight == "lw_w":
         assert out.collision is not None
         factor = losses.local_weight_w(out.collision, out.lengths)
@@ -210,15 +213,9 @@ def _sums_and_counts(values: Iterable[Tensor], step: Step) -> Tensor:
     return torch.stack(rows)
 
 
-@torch.no_grad()
-def _perplexities(model: Any, micro_batches: list[MicroBatch]) -> list[Tensor]:
-    return [_pair_perplexity(model(micro.batch), len(micro.weights)) for micro in micro_batches]
-
-
-def _pair_perplexity(out: SequenceLogprobs, examples: int) -> Tensor:
-    """Perplexity of each example [b]; a DPO pair's is over the tokens of both responses."""
-    sums, lengths = out.sums.view(-1, examples).sum(0), out.lengths.view(-1, examples).sum(0)
-    return losses.perplexity(sums, lengths)
+def _per_example(out: SequenceLogprobs, examples: int) -> tuple[Tensor, Tensor]:
+    """Log-probability and length of each example [b]; a DPO pair's are those of both its responses."""
+    return out.sums.view(-1, examples).sum(0), out.lengths.view(-1, examples).sum(0)
 
 
 def _mismatched(model: Any, step: Step) -> tuple[Tensor, ...]:

@@ -1,7 +1,7 @@
 """The trainer that nobody would doubt, to hold train.py to: `east check --split-invariance`.
 
 One sequence at a time through transformers' own forward with all its logits, autograd, torch's AdamW, one process;
-the equations of the design (section 3) once more, in float32.
+the equations once more, in float32.
 """
 
 import math

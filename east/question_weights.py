@@ -45,11 +45,14 @@ def read(folder: Path) -> Column:
 
 
 def described(made: dict[str, Any]) -> str:
-    """A weighting in words: `vanilla`, `entropy a = 1`, `accuracy linear`."""
+    """A weighting in words: `vanilla`, `entropy a = 1`, `entropy (chao_shen) a = auto`, `accuracy mean`."""
     if made["strategy"] == "uniform":
         return "vanilla"
-    a = f"{made['a']:g}" if isinstance(made["a"], int | float) else made["a"]
-    return f"{made['strategy']} " + (f"a = {a}" if made["mapping"] == "power" else made["mapping"])
+    biased = made["strategy"] != "entropy" or made["entropy"] == "plugin"
+    estimator = "" if biased else f" ({made['entropy']})"
+    a = f"a = {made['a']:g}" if isinstance(made["a"], int | float) else f"a = auto, min_ess = {made['min_ess']:g}"
+    mapping = {"power": a, "linear": f"linear R = {made['spread']}"}.get(made["mapping"], made["mapping"])
+    return f"{made['strategy']}{estimator} {mapping}".removesuffix(", min_ess = 0.5")  # the default
 
 
 def by_question(

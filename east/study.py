@@ -21,6 +21,8 @@ from east import artifacts, config, jobs
 from east.cells import Cell, Plan, Study, before, expand, selection, settings
 from east.config import BASE, Config
 
+KEPT = ("status", "seconds", "a_found", "examples", "examples_left_out", "stands_on")  # of a row that still stands
+
 
 def run(study: Study) -> None:
     """The stage. Raises ValueError when cells failed, with the first error."""
@@ -51,7 +53,10 @@ def run(study: Study) -> None:
                 if end is not None and end.error is not None:
                     bar.write(f"failed: {name}: {end.error}")
 
-            jobs.run(list(plan.jobs.values()), slots(study), warm, folder / "logs", tell)
+            try:
+                jobs.run(list(plan.jobs.values()), slots(study), warm, folder / "logs", tell)
+            finally:
+                book.stopped()
     failed = [row for row in book.rows.values() if row["status"] == "failed"]
     print(f"study: {folder / 'study.json'}\n    cells: {len(book.rows)}\n    failed: {len(failed)}")
     if failed:
@@ -62,7 +67,7 @@ def run(study: Study) -> None:
 
 
 class Book:
-    """study.json: a row per cell, as the report reads it."""
+    """study.json: a row per cell, as the report reads it. Rows of cells that only other starts ask for stay."""
 
     def __init__(self, study: Study, cells: list[Cell]):
         self.study, self.folder, self.cells = study, Path(study.folder), {cell.id: cell for cell in cells}
@@ -72,10 +77,10 @@ class Book:
         self.starts = {identity: Path(run.model.path) for identity, run in runs.items()}
         self.rows = {cell.id: self._row(cell, runs[cell.id], taught.get(cell.task.name)) for cell in cells}
         old = {row["id"]: row for row in self._old()}
+        self.others = [row for identity, row in old.items() if identity not in self.rows]
         for cell in sorted(cells, key=lambda cell: cell.round):
             if cell.id in old and self._stands(cell, old[cell.id]):
-                kept = ("status", "seconds", "a_found", "examples", "examples_left_out", "stands_on")
-                self.rows[cell.id] |= {key: old[cell.id][key] for key in kept}
+                self.rows[cell.id] |= {key: old[cell.id][key] for key in KEPT}
         self.write()
 
     def waiting(self) -> list[Cell]:
@@ -109,15 +114,21 @@ class Book:
             self._drop_models(cell)
         self.write()
 
+    def stopped(self) -> None:
+        """No stage runs any more: what was not finished waits."""
+        for row in self.rows.values():
+            row["status"] = "waiting" if row["status"] == "running" else row["status"]
+        self.write()
+
     def write(self) -> None:
         """Write study.json so that a reader sees the old or the new one."""
-        study = self.study
+        rows = [*self.rows.values(), *self.others]
         values = {
-            "name": study.name,
-            "tasks": list(dict.fromkeys(task.task for task in study.tasks)),
-            "seeds": study.seeds,
-            "paper": [row.model_dump() for row in study.paper],
-            "cells": list(self.rows.values()),
+            "name": self.study.name,
+            "tasks": list(dict.fromkeys(row["task"] for row in rows)),
+            "seeds": list(dict.fromkeys(row["seed"] for row in rows)),
+            "paper": [row.model_dump() for row in self.study.paper],
+            "cells": rows,
         }
         artifacts.write_text(self.folder / "study.json", json.dumps(values, indent=1) + "\n")
 
@@ -127,8 +138,9 @@ class Book:
     def _old(self) -> list[dict[str, Any]]:
         path = self.folder / "study.json"
         try:
-            return json.loads(path.read_text())["cells"] if path.exists() else []
-        except (json.JSONDecodeError, KeyError):
+            rows = json.loads(path.read_text())["cells"] if path.exists() else []
+            return [row for row in rows if [row[key] for key in ("id", "settings", "task", "seed", *KEPT)]]
+        except (json.JSONDecodeError, KeyError, TypeError):
             raise ValueError(f"{path}: not a study's; delete it, and the same command makes it again") from None
 
     def _stands(self, cell: Cell, old: dict[str, Any]) -> bool:
@@ -137,7 +149,7 @@ class Book:
             return False
         if cell.round > 1 and self.rows[before(cell).id]["status"] != "done":
             return False
-        return old.get("stands_on") == self._found(cell)
+        return old["stands_on"] == self._found(cell)
 
     def _found(self, cell: Cell) -> dict[str, Any]:
         """What a cell's numbers stand on: its starting model, and the fingerprints of the folders of its row.

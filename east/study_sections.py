@@ -13,6 +13,7 @@ from east.statistics import Interval
 
 LEVEL = 0.05
 PANEL = ("task", "model", "loss", "n")
+SWEEP = (*PANEL, "strategy")
 SHOWN = ("table1", "fig3", "fig4", "fig5", "n")  # experiments that have a section here
 TESTS = ["accuracy (95 %)", "against vanilla (95 %)", "p", "Holm p"]
 TESTS_NOTE = (
@@ -101,8 +102,9 @@ def panels_of(cells: list[Cell], keys: tuple[str, ...] = PANEL) -> dict[str, lis
 
 
 def panel(cell: Cell, keys: tuple[str, ...] = PANEL) -> str:
-    """The title of a cell's panel: `easy, tiny, sft, n = 128`."""
-    return ", ".join(f"n = {cell[k]}" if k == "n" else str(cell[k]) for k in keys)
+    """The title of a cell's panel: `easy, tiny, sft, n = 128`; entropy goes without saying."""
+    said = [k for k in keys if (k, cell[k]) != ("strategy", "entropy")]
+    return ", ".join(f"n = {cell[k]}" if k == "n" else str(cell[k]) for k in said)
 
 
 def tested(columns: dict[str, Callable[[Cell], Any]], shown: list[Cell], cells: list[Cell], folder: Path) -> Table:
@@ -135,7 +137,7 @@ def figure3(cells: list[Cell], plots: Path, folder: Path) -> Section | None:
     """Accuracy against the exponent on test and held-out rows; the exponent that the held-out rows choose."""
     panels, rows, shown = [], [], list[Cell]()
     text = ["The exponent is chosen on held-out rows of the train split; the test curve is shown, not chosen from."]
-    for title, group in panels_of(swept(cells, "fig3")).items():
+    for title, group in panels_of(swept(cells, "fig3"), SWEEP).items():
         text += left_out(title, group)
         test = comparison.series(group, "a", lambda c: "test")
         held_out = comparison.series(group, "a", lambda c: "held-out", "selected")
@@ -145,7 +147,7 @@ def figure3(cells: list[Cell], plots: Path, folder: Path) -> Section | None:
             marks.append((f"chosen: a = {best:g}", best))
             picked = dict(zip(test[0].x, test[0].y, strict=True))[best]
             rows.append([title, "held-out rows", f"{best:g}", percent(picked)])
-        beside = like(comparison.done(cells, "fig3"), group[0])
+        beside = like(comparison.done(cells, "fig3"), group[0], SWEEP)
         auto = [c for c in beside if c["a"] == "auto" and c["a_found"] is not None]
         shown += [*sorted(group, key=lambda c: c["a"]), *auto]
         if auto:
@@ -158,7 +160,8 @@ def figure3(cells: list[Cell], plots: Path, folder: Path) -> Section | None:
         return None
     figures.curves(panels, plots / "figure_3")
     tables = [Table(["panel", "chosen by", "a", "test accuracy (95 %)"], rows)] if rows else []
-    tables.append(tested({"panel": panel, "a": comparison.exponent}, shown, cells, folder))
+    columns = {"panel": lambda c: panel(c, SWEEP), "a": comparison.exponent}
+    tables.append(tested(columns, shown, cells, folder))
     caption = f"Accuracy against the exponent. {SEEDS_NOTE}"
     return Section("Figure 3: the exponent", text, tables, plots / "figure_3", caption)
 

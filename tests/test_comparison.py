@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from east import cells, comparison, figures, question_weights, report, statistics, study_sections
+from east import cells, comparison, config, figures, question_weights, report, statistics, study_sections
 from east.study import Book
 from tests import made_study
 from tests.conftest import ROOT, command
@@ -99,6 +99,32 @@ def test_sentences_say_no_more_than_the_numbers():
     assert comparison.conclusion(row_of(-0.01, 0.04)) == "below vanilla"
     nothing = study_sections.summary({"cells": []}, [row_of(0.3, 0.2)]).text
     assert "0 of them show a difference" in nothing[0] and "not \"equal\"" in nothing[1]
+
+
+def test_names_tell_weightings_apart():
+    cell = {"method": "east", "strategy": "entropy", "a": 0.5}
+    changes = ({}, {"a": "auto"}, {"strategy": "accuracy"}, {"method": "lw_p", "a": None})
+    names = [comparison.name_of({**cell, **change}) for change in changes]
+    assert names == ["EAST a = 0.5", "EAST a = auto", "EAST (accuracy) a = 0.5", "LW(P)"]
+    made = [config.Weighting(**w).model_dump() for w in (
+        {"strategy": "uniform"}, {"a": 1.0}, {"entropy": "chao_shen"}, {"a": "auto"}, {"a": "auto", "min_ess": 0.8},
+        {"strategy": "accuracy", "entropy": "chao_shen", "mapping": "mean"}, {"mapping": "linear", "spread": 1.5},
+    )]  # fmt: skip
+    assert [question_weights.described(each) for each in made] == [
+        "vanilla", "entropy a = 1", "entropy (chao_shen) a = 1", "entropy a = auto", "entropy a = auto, min_ess = 0.8",
+        "accuracy mean", "entropy linear R = 1.5",
+    ]  # fmt: skip
+
+
+def test_a_sweep_of_one_models_copies_has_wilsons_interval(tmp_path):
+    """Seeds that share every verdict are one model: its interval is of other questions, as in Table 1."""
+    cells = [{"id": str(s), "task": "t", "model": "m", "loss": "sft", "n": 4, "round": 1, "method": "vanilla",
+              "strategy": "uniform", "a": None, "seed": s, "status": "done", "eval": f"eval/{s}"}
+             for s in (0, 1)]  # fmt: skip
+    for cell in cells:
+        made_study.write_eval(tmp_path / cell["eval"], np.array([True, True, False]), "test")
+    (point,) = comparison.points(cells, cells, tmp_path)
+    assert point.accuracy == pytest.approx((2 / 3, *statistics.wilson(2, 3))) and point.gap is None
 
 
 def test_exponent_is_chosen_on_held_out_rows():

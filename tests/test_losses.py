@@ -370,10 +370,14 @@ def test_a_step_equals_trl(preferences, tmp_path, loss, kl, micro_batch, theirs)
     assert relative_distance(gradients(model), expected) < 1e-5
 
 
-def test_dropout_does_not_enter_the_reference_point(preferences, tmp_path):
-    """The same z0 whatever the seed, and the model is left training."""
-    data = stored(tmp_path / "data", "kto", *preferences)
-    settings = Loss(name="kto")
+@pytest.mark.parametrize(
+    ("settings", "number"),
+    [(Loss(name="kto"), "z0"), (Loss(name="dpo", local_weight="lw_p"), "mean_perplexity")],
+    ids=["kto", "lw_p"],
+)
+def test_dropout_does_not_enter_the_numbers_of_a_step(preferences, tmp_path, settings, number):
+    """The same z0 and mean perplexity whatever the seed, and the model is left training."""
+    data = stored(tmp_path / "data", settings.name, *preferences)
     step = objective.load(data, settings, Train(batch_size=4, micro_batch=1), 0, 0, 1, torch.device("cpu"))
     lora = peft.LoraConfig(r=4, lora_dropout=0.5, init_lora_weights=False, target_modules="all-linear")
     torch.manual_seed(0)
@@ -381,5 +385,6 @@ def test_dropout_does_not_enter_the_reference_point(preferences, tmp_path):
     found = []
     for seed in (0, 1):
         torch.manual_seed(seed)
-        found.append([float(n.z0) for n in objective.step_numbers(settings, module, step, lambda values: values)])
+        numbers = objective.step_numbers(settings, module, step, lambda values: values)
+        found.append([float(getattr(n, number)) for n in numbers])
     assert found[0] == found[1] and found[0][0] > 0 and module.training

@@ -126,7 +126,7 @@ def trained(excerpts, tmp_path_factory):
     return runs
 
 
-def test_splits_are_those_of_the_issue():
+def test_splits_cover_ranks_micro_batches_and_accumulation():
     assert [s.name(16) for s in split_invariance.splits(16)] == ["1x16x1", "1x4x4", "2x2x4", "1x1x16"]
     assert [s.name(1) for s in split_invariance.splits(1)] == ["1x1x1", "2x1x1"]
     assert [s.name(1) for s in split_invariance.splits(1, 150)] == ["1x1x1", "2x1x1", "2x150tokens"]

@@ -99,6 +99,8 @@ def test_shared_stages_are_planned_once_and_in_order(tmp_path):
          r"m-t names no held-out train rows"),
         ({"tasks": [{"task": "t", "model": "m", **A, "select": [89, 95]}], "experiments": {"e": {"select": True}}},
          r"m-t selects on train rows \(89, 95\), but .*sft.yaml trains on \(0, 90\)"),
+        ({"tasks": [{"task": "t", "model": "m", **A, "teach": "sft.yaml"}], "experiments": {"e": {"select": True}}},
+         r"m-t selects on train rows \(90, 100\), but .*sft.yaml trains on all"),
         ({"tasks": [{"task": "t", "model": "m", **A, "set": []}], "experiments": {"e": {"select": True}}},
          r"but .*sft.yaml trains on all"),
         ({"seeds": [0, 0]}, r"the same seed, stands twice"),
@@ -113,7 +115,7 @@ def test_bad_study_files_are_refused(tmp_path, changes, message):
 
 
 def test_the_small_study_is_the_papers_grid(tmp_path):
-    """Issue 5's grid and no less: what is taken out of the file is missing from the report."""
+    """The paper's grid and no less: what is taken out of the file is missing from the report."""
     study = cells.load(str(ROOT / "configs" / "study_small.yaml"), [])
     assert study.seeds == [0, 1, 2, 3, 4] and study.n == 128
     assert [task.name for task in study.tasks] == ["tiny-easy", "tiny-hard"]
@@ -193,7 +195,7 @@ def answers(folder: Path, count: int) -> Path:
 
 def small_study(folder: Path) -> Path:
     """One seed: a backbone, two weightings, a smaller n, a second round."""
-    source = str(answers(folder, 100))
+    source = str(answers(folder, 110))
     taught = folder / "taught"
     run = {
         "run": "unused", "model": {"path": str(taught / "round_1/train/backbone/final")},
@@ -209,7 +211,8 @@ def small_study(folder: Path) -> Path:
     }  # fmt: skip
     path = write_study(
         folder, seeds=[0], n=8, parallel=2,
-        tasks=[{"task": "say", "model": "tiny", "runs": {"sft": "sft.yaml"}, "teach": "teach.yaml", "select": [0, 10]}],
+        tasks=[{"task": "say", "model": "tiny", "runs": {"sft": "sft.yaml"}, "teach": "teach.yaml",
+                "select": [100, 110]}],
         experiments={
             "pair": {"method": ["vanilla", "east"], "select": True}, "n": {"n": [4]},
             "rounds": {"method": ["vanilla"], "rounds": 2},
@@ -238,6 +241,8 @@ def test_a_study_is_stopped_goes_on_past_a_failed_cell_and_skips_what_is_done(tm
     path = small_study(tmp_path)
     line = ["python", "-m", "east", "study", "--config", str(path)]
     assert "interrupted" in stop_it(line, tmp_path / "taught" / "round_1" / "train" / "backbone" / "plan.json")
+    book = json.loads((tmp_path / "out" / "study.json").read_text())
+    assert {row["status"] for row in book["cells"]} == {"waiting"}
     inside = tmp_path / "out" / "tiny-say" / "seed_0" / "n8"
     blocked = inside / "round_1" / "train" / "sft-east-entropy-1"
     blocked.mkdir(parents=True)
@@ -284,6 +289,14 @@ def results_of_another_time_are_not_kept(path: Path, rows: list[dict]):
     out, everything = path.parent / "out", sorted(f"{sft(r)} {r['n']} {r['round']}" for r in rows)
     kept = (out / "study.json").read_text()
     assert waiting(path) == []
+    assert len(waiting(path, "seeds=[7]")) == len(rows), "a start that asks for other cells ..."
+    assert waiting(path) == [], "... forgets none"
+    book = json.loads((out / "study.json").read_text())
+    assert book["seeds"] == [0, 7] and [r["seed"] for r in book["cells"]] == [0] * len(rows) + [7] * len(rows)
+    (out / "study.json").write_text(json.dumps({"cells": [{"id": "x"}]}))
+    with pytest.raises(ValueError, match="not a study's; delete it"):
+        waiting(path)
+    (out / "study.json").write_text(kept)
     teach = (path.parent / "teach.yaml").read_text()
     (path.parent / "teach.yaml").write_text(teach.replace("epochs: 3", "epochs: 4"))
     assert waiting(path) == everything

@@ -1,12 +1,13 @@
-"""Right answers by wrong steps: how much of the training weight lies on solutions whose written steps hold.
+"""What stored responses are like: do wrong answers agree, and do right answers stand on right steps?
 
-For runs on the arithmetic task, whose steps are calculations such as 3*8=24. A right final answer is all that a
-verdict sees; where steps are wrong it was luck, and training on it teaches the wrong steps.
+The steps are those of the arithmetic task, calculations such as 3*8=24. A right final answer is all that a verdict
+sees; where steps are wrong it was luck, and training on it teaches the wrong steps.
 
-    python benchmarks/valid_steps.py runs/x/round_1 [more rounds, of other seeds]
+    python benchmarks/responses.py runs/x/round_1 [more rounds, of other seeds]
 
-Prints, over the questions with a right response, the mean share of valid solutions among a question's right
-responses by entropy, and that share under the weights h^a, with the weights' effective sample size.
+Prints, of the questions with ten or more wrong responses, the shares whose wrong answers are stubborn (two thirds or
+more of them one answer) and scattered (no answer has more than a third); and of the questions with a right response
+the mean share of valid solutions among the right ones, by entropy, and that share under the weights h^a.
 """
 
 import argparse
@@ -38,7 +39,7 @@ def holds(step: str) -> bool:
     return {"+": x + y, "-": x - y, "*": x * y}[sign] == result
 
 
-def measured(round_folder: Path) -> list[tuple[float, float]]:
+def valid_shares(round_folder: Path) -> list[tuple[float, float]]:
     """(entropy, share of valid solutions among right responses) of each question with a right response."""
     found = []
     graded = artifacts.read_jsonl(round_folder / "graded" / "questions.jsonl")
@@ -47,6 +48,16 @@ def measured(round_folder: Path) -> list[tuple[float, float]]:
         right = [text for text, correct in zip(row["text"], verdicts["correct"], strict=True) if correct]
         if right:
             found.append((verdicts["entropy"], float(np.mean([valid(text) for text in right]))))
+    return found
+
+
+def agreement(round_folder: Path, least: int = 10) -> list[float]:
+    """The largest wrong cluster's share of the wrong responses, of each question with at least so many."""
+    found = []
+    for row in artifacts.read_jsonl(round_folder / "graded" / "questions.jsonl"):
+        wrong = [cluster["count"] for cluster in row["clusters"] if not cluster["correct"]]
+        if sum(wrong) >= least:
+            found.append(max(wrong) / sum(wrong))
     return found
 
 
@@ -70,7 +81,12 @@ def by_weight(h: np.ndarray, share: np.ndarray) -> list[dict[str, float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("rounds", type=Path, nargs="+", help="round folders with samples/ and graded/, pooled")
-    h, share = np.array([pair for folder in parser.parse_args().rounds for pair in measured(folder)]).T
+    rounds = parser.parse_args().rounds
+    h, share = np.array([pair for folder in rounds for pair in valid_shares(folder)]).T
+    wrong = np.array([value for folder in rounds for value in agreement(folder)])
+    stubborn, scattered = float((wrong >= 2 / 3).mean()), float((wrong <= 1 / 3).mean())
+    print(f"{wrong.size} questions with ten or more wrong responses: ", end="")
+    print(f"{stubborn:.0%} stubborn, {scattered:.0%} scattered\n")
     bins, exponents = by_entropy(h, share), by_weight(h, share)
     print("| entropy from | questions | valid solutions among right responses |\n|---|---|---|")
     for row in bins:
@@ -78,7 +94,8 @@ def main() -> None:
     print("\n| a | valid solutions, by weight | effective sample size / N |\n|---|---|---|")
     for row in exponents:
         print(f"| {row['a']:g} | {row['valid']:.1%} | {row['effective_sample_size']:.2f} |")
-    print(json.dumps({"questions": h.size, "by_entropy": bins, "by_weight": exponents}))
+    result = {"questions": h.size, "stubborn": stubborn, "scattered": scattered}
+    print(json.dumps({**result, "by_entropy": bins, "by_weight": exponents}))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The benchmark that asks whether right answers stand on right steps."""
+"""The benchmark that asks whether wrong answers agree and right ones stand on right steps."""
 
 import json
 import subprocess
@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import valid_steps
+from benchmarks import responses
 from east import artifacts, samples, stages
 from tests.conftest import ROOT
 
@@ -29,36 +29,39 @@ RIGHT, LUCKY = "2*3=6\n6+1=7\n\\boxed{7}", "2*3=8\n8-1=7\n\\boxed{7}"
     ],
 )
 def test_a_solution_is_valid_when_every_step_holds(text, expected):
-    assert valid_steps.valid(text) is expected
+    assert responses.valid(text) is expected
 
 
 def test_shares_by_weight_are_those_by_hand():
     """Entropies 1 and 3 with shares 1 and 0.5: under h the share is (1 + 1.5) / 4 and the ESS 16 / 10."""
-    found = {row["a"]: row for row in valid_steps.by_weight(np.array([1.0, 3.0]), np.array([1.0, 0.5]))}
+    found = {row["a"]: row for row in responses.by_weight(np.array([1.0, 3.0]), np.array([1.0, 0.5]))}
     assert found[0.0] == {"a": 0.0, "valid": 0.75, "effective_sample_size": 1.0}
     assert found[1.0]["valid"] == pytest.approx(2.5 / 4) and found[1.0]["effective_sample_size"] == pytest.approx(0.8)
     assert found[-1.0]["valid"] == pytest.approx((1 + 0.5 / 3) / (4 / 3))
 
 
 def test_the_command_reads_a_round(tmp_path):
-    """Two of the three right responses of one question are valid; another has no right one and is not counted."""
-    texts = {"q/0": [RIGHT, LUCKY, RIGHT, "1+1=2\n\\boxed{2}"], "q/1": [RIGHT] * 4}
-    verdicts = {"q/0": [True, True, True, False], "q/1": [False] * 4}
-    plan = {"n": 4}
-    with artifacts.writing(tmp_path / "samples", samples.KIND, plan, {}) as (scratch, summary):
+    """Two of the three right responses of q/0 are valid; q/1 and q/2 have no right one and are not counted. q/1's
+    ten wrong answers are one and the same, q/2's are five pairs, q/0 has too few to say."""
+    texts = {"q/0": [RIGHT, LUCKY, RIGHT, "1+1=2\n\\boxed{2}"], "q/1": [RIGHT] * 10, "q/2": [RIGHT] * 10}
+    clusters = {"q/0": [("7", 3), ("2", 1)], "q/1": [("9", 10)], "q/2": [(str(k), 2) for k in range(10, 15)]}
+    with artifacts.writing(tmp_path / "samples", samples.KIND, {}, {}) as (scratch, summary):
         asked = [{"id": q, "question": q, "gold": "7", "meta": {}, "prompt_tokens": [1]} for q in texts]
         artifacts.write_jsonl(scratch / "questions.jsonl", asked)
         artifacts.write_jsonl(scratch / "responses.jsonl", [
-            {"question": q, "first": 0, "tokens": [[1]] * 4, "text": t, "finish_reason": ["stop"] * 4}
+            {"question": q, "first": 0, "tokens": [[1]] * len(t), "text": t, "finish_reason": ["stop"] * len(t)}
             for q, t in texts.items()
         ])  # fmt: skip
-        summary.update(n=4, questions=2)
-    with artifacts.writing(tmp_path / "graded", stages.GRADED, plan, {}) as (scratch, summary):
-        rows = [{"question": q, "correct": c, "entropy": 0.6} for q, c in verdicts.items()]
-        artifacts.write_jsonl(scratch / "questions.jsonl", rows)
-    line = [sys.executable, "benchmarks/valid_steps.py", str(tmp_path)]
+        summary.update(n=10, questions=3)
+    with artifacts.writing(tmp_path / "graded", stages.GRADED, {}, {}) as (scratch, summary):
+        artifacts.write_jsonl(scratch / "questions.jsonl", [
+            {"question": q, "correct": [q == "q/0" and k < 3 for k in range(len(t))], "entropy": 0.6,
+             "clusters": [{"answer": a, "count": n, "correct": a == "7"} for a, n in clusters[q]]}
+            for q, t in texts.items()
+        ])  # fmt: skip
+    line = [sys.executable, "benchmarks/responses.py", str(tmp_path)]
     result = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True)
     found = json.loads(result.stdout.splitlines()[-1])
-    assert found["questions"] == 1
+    assert (found["questions"], found["stubborn"], found["scattered"]) == (1, 0.5, 0.5)
     assert found["by_entropy"] == [{"from": 0.5, "questions": 1, "valid": pytest.approx(2 / 3)}]
     assert {row["effective_sample_size"] for row in found["by_weight"]} == {1.0}

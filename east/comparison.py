@@ -14,7 +14,7 @@ from east.statistics import Interval, Paired, Series
 Cell = dict[str, Any]
 FILE = "study.json"
 METHODS = {"backbone": "backbone", "vanilla": "vanilla", "lw_w": "LW(W)", "lw_p": "LW(P)", "east": "EAST"}
-SETTING = ("task", "model", "loss", "n", "round")  # what a cell shares with the vanilla cells it is compared with
+SETTING = ("task", "model", "loss", "n", "round")  # what a cell shares with those it is compared with
 FIELDS = ("id", "task", "model", "seed", "loss", "method", "strategy", "a", "n", "round", "in", "status", "eval")
 
 
@@ -38,8 +38,8 @@ class Row(NamedTuple):
 
 
 class Point(NamedTuple):
-    """One setting of a sweep over seeds. gap: against vanilla of the same loss, n and round; None for vanilla itself
-    and where there is none. holm: over the points it was made with, nan where nothing was tested.
+    """One setting of a sweep over seeds. gap: from what it is compared with, None where there is nothing. holm: over
+    the points it was made with, nan where nothing was tested.
     """
 
     cell: Cell  # the first seed's
@@ -144,18 +144,18 @@ def table1(study: dict[str, Any], folder: Path) -> list[Row]:
     return corrected(rows, [row.tested for row in rows])
 
 
-def points(shown: list[Cell], cells: list[Cell], folder: Path) -> list[Point]:
+def points(shown: list[Cell], others: list[Cell], keys: tuple[str, ...], folder: Path) -> list[Point]:
     """The settings of a sweep's done cells in order of first appearance, Holm-corrected at once.
 
-    cells: the study's, where vanilla is found. Raises ValueError as `table1` does.
+    others: done cells that each is compared with where their `keys` are the same; one of them is not with itself.
+    Raises ValueError as `table1` does.
     """
-    vanilla = groups([c for c in done(cells) if c["method"] == "vanilla"], *SETTING)
-    theirs = {key: by_seed(group, folder) for key, group in vanilla.items()}
     found = []
-    for key, group in groups(shown, *SETTING, "method", "strategy", "a").items():
-        beside = {} if group[0]["method"] == "vanilla" else theirs.get(key[: len(SETTING)], {})
+    for group in groups(shown, *SETTING, "method", "strategy", "a").values():
+        beside = [c for c in others if all(c[k] == group[0][k] for k in keys) and c not in group]
         ours = by_seed(group, folder)
-        found.append(Point(group[0], over_seeds(list(ours.values())), compared(ours, beside)[0], math.nan))
+        gap, _, _ = compared(ours, by_seed(beside, folder))
+        found.append(Point(group[0], over_seeds(list(ours.values())), gap, math.nan))
     return corrected(found, [point.gap is not None and not math.isnan(point.gap.p) for point in found])
 
 

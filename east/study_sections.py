@@ -11,14 +11,11 @@ from east.document import Section, Table
 from east.figures import Panel
 from east.statistics import Interval
 
+Columns = dict[str, Callable[[Cell], Any]]
 LEVEL = 0.05
 PANEL = ("task", "model", "loss", "n")
 SWEEP = (*PANEL, "strategy")
 SHOWN = ("table1", "fig3", "fig4", "fig5", "n")  # experiments that have a section here
-TESTS = ["accuracy (95 %)", "against vanilla (95 %)", "p", "Holm p"]
-TESTS_NOTE = (
-    "Accuracy, difference and p as in Table 1, from vanilla with the same loss, n and round; Holm p: over this table."
-)
 SEEDS_NOTE = "Points and bars: mean over seeds and its 95 % t interval (other seeds, the same questions)."
 
 
@@ -107,14 +104,33 @@ def panel(cell: Cell, keys: tuple[str, ...] = PANEL) -> str:
     return ", ".join(f"n = {cell[k]}" if k == "n" else str(cell[k]) for k in said)
 
 
-def tested(columns: dict[str, Callable[[Cell], Any]], shown: list[Cell], cells: list[Cell], folder: Path) -> Table:
-    """Every setting of a sweep with its accuracy and its difference from vanilla. columns: what names a setting."""
+def tested(
+    columns: Columns,
+    shown: list[Cell],
+    others: list[Cell],
+    folder: Path,
+    against: str = "vanilla",
+    keys: tuple[str, ...] = comparison.SETTING,
+) -> Table:
+    """Every setting of a sweep with its accuracy and its difference from those of `others` with the same `keys`.
+
+    columns: what names a setting; against: what `others` are.
+    """
     rows = []
-    for point in comparison.points(shown, cells, folder):
+    for point in comparison.points(shown, others, keys, folder):
         gap = percent(Interval(*point.gap[:3]), "+") if point.gap else ""
         p = [f"{point.gap.p:.2g}", f"{point.holm:.2g}"] if point.gap and not math.isnan(point.holm) else ["", ""]
         rows.append([*(str(of(point.cell)) for of in columns.values()), percent(point.accuracy), gap, *p])
-    return Table([*columns, *TESTS], rows, TESTS_NOTE)
+    note = (
+        f"Accuracy, difference and p as in Table 1, from {against} with the same {', '.join(keys[2:])}; Holm p: over "
+        "this table."
+    )
+    return Table([*columns, "accuracy (95 %)", f"against {against} (95 %)", "p", "Holm p"], rows, note)
+
+
+def vanilla(cells: list[Cell]) -> list[Cell]:
+    """Done cells without weights."""
+    return [c for c in comparison.done(cells) if c["method"] == "vanilla"]
 
 
 def like(cells: list[Cell], one: Cell, keys: tuple[str, ...] = PANEL) -> list[Cell]:
@@ -161,7 +177,7 @@ def figure3(cells: list[Cell], plots: Path, folder: Path) -> Section | None:
     figures.curves(panels, plots / "figure_3")
     tables = [Table(["panel", "chosen by", "a", "test accuracy (95 %)"], rows)] if rows else []
     columns = {"panel": lambda c: panel(c, SWEEP), "a": comparison.exponent}
-    tables.append(tested(columns, shown, cells, folder))
+    tables.append(tested(columns, shown, vanilla(cells), folder))
     caption = f"Accuracy against the exponent. {SEEDS_NOTE}"
     return Section("Figure 3: the exponent", text, tables, plots / "figure_3", caption)
 
@@ -194,7 +210,7 @@ def figure4(cells: list[Cell], plots: Path, folder: Path) -> Section | None:
         "seeds share is one model: its bar is Wilson's interval (other questions)."
     )
     columns = {"panel": panel, "round": lambda c: c["round"], "method": comparison.name_of}
-    table = tested(columns, shown, cells, folder)
+    table = tested(columns, shown, vanilla(cells), folder)
     return Section("Figure 4: rounds", [], [table], plots / "figure_4", caption)
 
 
@@ -209,9 +225,13 @@ def figure5(cells: list[Cell], plots: Path, folder: Path) -> Section | None:
         return None
     figures.curves(panels, plots / "figure_5")
     columns = {"panel": panel, "weights by": lambda c: c["strategy"], "a": comparison.exponent}
-    table = tested(columns, shown, cells, folder)
+    entropy = [c for c in shown if c["strategy"] == "entropy"]
+    others = [c for c in shown if c["strategy"] != "entropy"]
+    tables = [tested(columns, shown, vanilla(cells), folder)]
+    if entropy and others:
+        tables.append(tested(columns, others, entropy, folder, "entropy", (*comparison.SETTING, "a")))
     caption = f"Accuracy by strategy and exponent. {SEEDS_NOTE}"
-    return Section("Figure 5: entropy, accuracy, rejection", [], [table], plots / "figure_5", caption)
+    return Section("Figure 5: entropy, accuracy, rejection", [], tables, plots / "figure_5", caption)
 
 
 def figure_n(cells: list[Cell], plots: Path, folder: Path) -> Section | None:
@@ -231,7 +251,7 @@ def figure_n(cells: list[Cell], plots: Path, folder: Path) -> Section | None:
         return f"{sum(counts) / len(counts):,.0f}" if counts else ""
 
     columns = {"panel": lambda c: panel(c, keys), "n": lambda c: c["n"], "method": comparison.name_of}
-    table = tested({**columns, "trained examples (mean over seeds)": trained}, shown, cells, folder)
+    table = tested({**columns, "trained examples (mean over seeds)": trained}, shown, vanilla(cells), folder)
     caption = (
         f"Accuracy against n. {SEEDS_NOTE} A question is trained only where one of its n responses is right, so that "
         "the number of trained questions differs with n, too (table): a curve is not the effect of better weights "

@@ -123,7 +123,7 @@ def test_a_sweep_of_one_models_copies_has_wilsons_interval(tmp_path):
              for s in (0, 1)]  # fmt: skip
     for cell in cells:
         made_study.write_eval(tmp_path / cell["eval"], np.array([True, True, False]), "test")
-    (point,) = comparison.points(cells, cells, tmp_path)
+    (point,) = comparison.points(cells, cells, comparison.SETTING, tmp_path)
     assert point.accuracy == pytest.approx((2 / 3, *statistics.wilson(2, 3))) and point.gap is None
 
 
@@ -230,7 +230,8 @@ def test_figure_of_n_has_vanilla_beside_east_and_counts_what_is_trained(study, p
 def test_every_sweep_is_compared_with_vanilla_of_its_own_n_and_round(study, panels):
     """Each row's difference is that of the two sides' verdicts; Holm's p is over the rows of one table."""
     cells = comparison.read(study[0])["cells"]
-    tables = {s.title[:8]: s.tables[-1] for s in panels["sections"] if s.title.startswith(("Figure", "Responses"))}
+    shown = {s.title[:8]: s.tables for s in panels["sections"] if s.title.startswith(("Figure", "Responses"))}
+    tables = {title: found[title == "Figure 3"] for title, found in shown.items()}
     order = {"Figure 3": ["-1", "0.5", "1", "2", "auto"], "Figure 4": ["1", "1", "2", "2", "3", "3"],
              "Figure 5": ["0.5"] * 3 + ["1"] * 3, "Response": ["4", "4", "8", "8", "16", "16"]}  # fmt: skip
     for title, wanted in order.items():
@@ -251,6 +252,12 @@ def test_every_sweep_is_compared_with_vanilla_of_its_own_n_and_round(study, pane
     assert row[3:6] == [study_sections.percent(statistics.mean_interval(ours.mean(axis=1))),
                         study_sections.percent(statistics.Interval(*gap[:3]), "+"), f"{gap.p:.2g}"]  # fmt: skip
     assert all(row[-3:] == ["", "", ""] for row in tables["Figure 4"].rows if row[2] == "vanilla")
+    ours, theirs = (verdicts(task="easy", strategy=s, a=0.5, n=16, round=1) for s in ("rejection", "entropy"))
+    gap = statistics.crossed(ours - theirs)
+    beside = {tuple(r[1:3]): r for r in shown["Figure 5"][1].rows if r[0].startswith("easy")}
+    assert list(beside) == [(s, a) for a in ("0.5", "1") for s in ("accuracy", "rejection")]
+    row = beside["rejection", "0.5"]
+    assert row[4:6] == [study_sections.percent(statistics.Interval(*gap[:3]), "+"), f"{gap.p:.2g}"]
 
 
 def test_effective_sample_sizes_are_each_strategys_own(study, panels):

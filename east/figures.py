@@ -24,6 +24,7 @@ STYLE: Any = {
     "text.parse_math": False,  # a title may be a path with dollars in it
 }  # fmt: skip
 WIDTH, HEIGHT, COLUMNS = 3.7, 3.2, 3  # inches of a panel; panels in a row
+MOST = 5.0  # right end of a histogram of weights, whose mean is 1: one long tail would squeeze all others
 
 
 class Panel(NamedTuple):
@@ -62,7 +63,7 @@ def histograms(panels: Sequence[Histogram], path: Path) -> None:
         for panel, ax in zip(panels, axes, strict=True):
             top = max(float(np.quantile(v, 0.995)) for v in panel.values.values())
             count = min(30, max(10, math.isqrt(max(map(len, panel.values.values())))))
-            bins = np.linspace(0, max(top, 2.0), count + 1)
+            bins = np.linspace(0, min(max(top, 2.0), MOST), count + 1)
             for k, (label, values) in enumerate(panel.values.items()):
                 clipped = np.minimum(values, bins[-1])  # the last bin holds the tail
                 share = np.full(len(clipped), 1 / len(clipped))
@@ -127,7 +128,7 @@ def _beside(panel: Panel, k: int) -> list[float]:
 
 def _legend(ax: Any) -> None:
     """Below the axes, where it covers nothing."""
-    ax.legend(fontsize=7.5, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncol=3, columnspacing=1.2)
+    ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncol=3, columnspacing=1.0, handlelength=1.6)
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -132,14 +132,19 @@ SMALL = ROOT / "configs" / "study_small"
 )
 def test_shipped_rows_that_teach_train_and_choose_share_no_calculation(level, teach, train):
     """A backbone that was taught a calculation would answer it too well, and a held-out row must be held out."""
-    ranges = [rows_of(teach), rows_of(train)]
-    for task in cells.load(str(ROOT / "configs" / "study_small.yaml"), []).tasks:
-        ranges += [task.select] if task.runs["sft"] == str(train) else []
-    found = calculations(arithmetic.problems(level, "train", max(last for _, last in ranges), tasks.ARITHMETIC_SEED))
-    used = [c for first, last in ranges for c in set(found[first:last])]
-    assert len(used) == len(set(used))
-    distinct = [len(set(found[first:last])) for first, last in ranges]
-    assert distinct == [last - first for first, last in ranges]
+    ranges = {"alone": [rows_of(teach), rows_of(train)]}
+    for name in ("study_small", "study_questions"):
+        for task in cells.load(str(ROOT / "configs" / f"{name}.yaml"), []).tasks:
+            if task.runs["sft"] == str(train):
+                trained = config.load(str(train), task.set).task.train_rows
+                ranges[name] = [rows_of(teach), trained, *([task.select] if task.select else [])]
+    most = max(last for each in ranges.values() for _, last in each)
+    found = calculations(arithmetic.problems(level, "train", most, tasks.ARITHMETIC_SEED))
+    for each in ranges.values():
+        used = [c for first, last in each for c in set(found[first:last])]
+        assert len(used) == len(set(used))
+        distinct = [len(set(found[first:last])) for first, last in each]
+        assert distinct == [last - first for first, last in each]
 
 
 @pytest.mark.parametrize("level", LEVELS)

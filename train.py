@@ -65,14 +65,15 @@ def train(config: Config) -> None:
             check_start(config, data, objective.start_error(model, step), numbers)
         sums = dict.fromkeys(objective.REPORTED[config.loss.name], torch.zeros((), dtype=torch.float64, device=device))
         for micro, number in zip(step.micro_batches, numbers, strict=True):
-            if len(micro.batch.input_ids) > largest:
+            tokens = len(micro.batch.input_ids)
+            if tokens > largest:
                 engine.trim(device)
-                largest = len(micro.batch.input_ids)
+                largest = tokens
             values, report = objective.example_losses(config.loss, model(micro.batch), micro, number)
             loss = (micro.weights * values).sum() / len(step.rows)
             model.backward(loss * ranks, scale_wrt_gas=False)  # DeepSpeed averages over ranks: this makes it a sum
             if micro.real:
-                report |= {"loss": loss.detach(), "tokens": torch.tensor(len(micro.batch.input_ids))}
+                report |= {"loss": loss.detach(), "tokens": torch.tensor(tokens)}
                 sums = {name: total + report[name] for name, total in sums.items()}
         told = sums["loss"].new_full((), stopping())
         *totals, stops = engine.reduce_sum(torch.stack([*sums.values(), told])).tolist()

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from east import artifacts, samples, weights
+from east import artifacts, question_weights, samples
 
 STEP = re.compile(r"(\d+)([-+*/])(\d+)=(-?\d+)")
 BINS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)  # lower edges, nats
-EXPONENTS = (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
+EXPONENTS = [-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0]
 
 
 def valid(text: str) -> bool:
@@ -71,9 +71,8 @@ def by_entropy(h: np.ndarray, share: np.ndarray) -> list[dict[str, float]]:
 def by_weight(h: np.ndarray, share: np.ndarray) -> list[dict[str, float]]:
     """Share of valid solutions under h^a, an example a question, and effective sample size over N."""
     found = []
-    for a in EXPONENTS:
-        w, kept = weights.example_weights(h, strategy="entropy", mapping="power", a=a, spread=None, zero="drop")
-        ess = weights.effective_sample_size(w[kept]) / h.size
+    for a, ess in zip(EXPONENTS, question_weights.effective_shares(h, EXPONENTS), strict=True):
+        w, _ = question_weights.power_weights(h, a)
         found.append({"a": a, "valid": float(w @ share / w.sum()), "effective_sample_size": ess})
     return found
 
@@ -82,6 +81,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("rounds", type=Path, nargs="+", help="round folders with samples/ and graded/, pooled")
     rounds = parser.parse_args().rounds
+    for folder in rounds:
+        if not (folder / "graded" / "questions.jsonl").exists():
+            parser.error(f"{folder}: found no graded/questions.jsonl; give a run's round_1")
     h, share = np.array([pair for folder in rounds for pair in valid_shares(folder)]).T
     wrong = np.array([value for folder in rounds for value in agreement(folder)])
     stubborn, scattered = float((wrong >= 2 / 3).mean()), float((wrong <= 1 / 3).mean())

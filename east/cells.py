@@ -155,11 +155,12 @@ def check_held_out(task: StudyTask, path: str) -> None:
     trained."""
     if task.select is None:
         raise ValueError(f"{path}: {task.name} names no held-out train rows, which an experiment asks for; add select")
-    first, last = task.select
-    runs = [(file, config.load(file, task.set)) for file in task.runs.values()]
-    for file, run in [*runs, *([(task.teach, config.load(task.teach))] if task.teach else [])]:
-        trained = run.task.train_rows
-        if trained is None or max(trained[0], first) < min(trained[1], last):
+    trainings = [(file, task.set) for file in task.runs.values()]
+    if task.teach:
+        trainings.append((task.teach, []))
+    for file, changes in trainings:
+        trained = config.load(file, changes).task.train_rows
+        if trained is None or max(trained[0], task.select[0]) < min(trained[1], task.select[1]):
             raise ValueError(
                 f"{path}: {task.name} selects on train rows {task.select}, but {file} trains on {trained or 'all'}; "
                 'keep them apart, e.g. set: ["task.train_rows=[0,7000]"]'

@@ -104,6 +104,11 @@ def groups(cells: Iterable[Cell], *keys: str) -> dict[tuple[Any, ...], list[Cell
     return found
 
 
+def like(cells: Iterable[Cell], one: Cell, keys: tuple[str, ...]) -> list[Cell]:
+    """The cells that share one cell's values of some keys."""
+    return [c for c in cells if all(c[k] == one[k] for k in keys)]
+
+
 def name_of(cell: Cell) -> str:
     """LW(W), EAST a = 1, EAST (accuracy) a = 1, ..."""
     name = METHODS.get(cell["method"], str(cell["method"]))
@@ -145,17 +150,19 @@ def table1(study: dict[str, Any], folder: Path) -> list[Row]:
 
 
 def points(shown: list[Cell], others: list[Cell], keys: tuple[str, ...], folder: Path) -> list[Point]:
-    """The settings of a sweep's done cells in order of first appearance, Holm-corrected at once.
+    """The settings of a sweep's done cells in order of first appearance of their `keys`, Holm-corrected at once.
 
-    others: done cells that each is compared with where their `keys` are the same; one of them is not with itself.
-    Raises ValueError as `table1` does.
+    others: done cells that each is compared with where their `keys`, SETTING and maybe more, are the same; one of
+    them is not with itself. Raises ValueError as `table1` does.
     """
     found = []
-    for group in groups(shown, *SETTING, "method", "strategy", "a").values():
-        beside = [c for c in others if all(c[k] == group[0][k] for k in keys) and c not in group]
-        ours = by_seed(group, folder)
-        gap, _, _ = compared(ours, by_seed(beside, folder))
-        found.append(Point(group[0], over_seeds(list(ours.values())), gap, math.nan))
+    for alike in groups(shown, *keys).values():
+        beside = like(others, alike[0], keys)
+        theirs = by_seed(beside, folder)
+        for group in groups(alike, "method", "strategy", "a").values():
+            ours = by_seed(group, folder)
+            gap = None if group[0] in beside else compared(ours, theirs)[0]
+            found.append(Point(group[0], over_seeds(list(ours.values())), gap, math.nan))
     return corrected(found, [point.gap is not None and not math.isnan(point.gap.p) for point in found])
 
 

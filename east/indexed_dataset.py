@@ -171,7 +171,7 @@ class _Table:
 
 
 class IndexedDataset:
-    """Memory-mapped reader; opening reads the table's offsets, 8 ms for a million sequences.
+    """Memory-mapped reader; opening reads the table's offsets, a few ms for a million sequences.
 
     `settings` are those the run asks for (loss and rules; None: any). Raises ValueError for a missing, truncated
     or foreign folder, or one made by other settings. `verify=True` also checks the checksums.

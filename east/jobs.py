@@ -16,8 +16,10 @@ from concurrent import futures
 from pathlib import Path
 from typing import Any, NamedTuple
 
-WARM = [f"east.{name}" for name in ("engine", "objective", "models", "evaluate", "reference", "stages", "hf_engine")]
-WARM.append("deepspeed.runtime.zero.muon.original_muon")  # DeepSpeed imports it late, for more than a second
+WARM = [
+    *(f"east.{name}" for name in ("engine", "objective", "models", "evaluate", "reference", "stages", "hf_engine")),
+    "deepspeed.runtime.zero.muon.original_muon",  # DeepSpeed imports it late, for more than a second
+]
 SET_PDEATHSIG = 1  # prctl: the signal that comes when the parent dies
 
 

@@ -152,8 +152,7 @@ def step_numbers(loss: Loss, model: Any, step: Step, reduce: Reduce) -> list[Ste
     numbers = [StepNumbers(step.mean_length)] * len(step.micro_batches)
     if loss.local_weight == "lw_p":
         with evaluating(model):
-            outs = [(model(micro.batch), len(micro.weights)) for micro in step.micro_batches]
-        found = [losses.perplexity(*_per_example(out, b)) for out, b in outs]
+            found = [losses.perplexity(*_per_example(model(m.batch), len(m.weights))) for m in step.micro_batches]
         total, count = reduce(_sums_and_counts(found, step).sum(0))
         numbers = [dataclasses.replace(n, mean_perplexity=total / count) for n in numbers]
     if loss.name == "kto":

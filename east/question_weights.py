@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from east import artifacts, indexed_dataset, stages, weights
+from east import artifacts, config, indexed_dataset, stages, weights
 
 MAKE = stages.MAKE.format("weigh")
 STRATEGIES = ("entropy", "accuracy", "rejection")
@@ -48,11 +48,12 @@ def described(made: dict[str, Any]) -> str:
     """A weighting in words: `vanilla`, `entropy a = 1`, `entropy (chao_shen) a = auto`, `accuracy mean`."""
     if made["strategy"] == "uniform":
         return "vanilla"
-    biased = made["strategy"] != "entropy" or made["entropy"] == "plugin"
-    estimator = "" if biased else f" ({made['entropy']})"
-    a = f"a = {made['a']:g}" if isinstance(made["a"], int | float) else f"a = auto, min_ess = {made['min_ess']:g}"
+    named = made["strategy"] == "entropy" and made["entropy"] != "plugin"
+    estimator = f" ({made['entropy']})" if named else ""
+    ess = "" if made["min_ess"] == config.Weighting().min_ess else f", min_ess = {made['min_ess']:g}"
+    a = f"a = {made['a']:g}" if isinstance(made["a"], int | float) else f"a = auto{ess}"
     mapping = {"power": a, "linear": f"linear R = {made['spread']}"}.get(made["mapping"], made["mapping"])
-    return f"{made['strategy']}{estimator} {mapping}".removesuffix(", min_ess = 0.5")  # the default
+    return f"{made['strategy']}{estimator} {mapping}"
 
 
 def by_question(

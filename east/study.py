@@ -139,9 +139,12 @@ class Book:
         path = self.folder / "study.json"
         try:
             rows = json.loads(path.read_text())["cells"] if path.exists() else []
-            return [row for row in rows if [row[key] for key in ("id", "settings", "task", "seed", *KEPT)]]
+            complete = all(key in row for row in rows for key in ("id", "settings", "task", "seed", *KEPT))
         except (json.JSONDecodeError, KeyError, TypeError):
-            raise ValueError(f"{path}: not a study's; delete it, and the same command makes it again") from None
+            complete = False
+        if not complete:
+            raise ValueError(f"{path}: not a study's; delete it, and the same command makes it again")
+        return rows
 
     def _stands(self, cell: Cell, old: dict[str, Any]) -> bool:
         """Is an earlier start's row still what this study asks for, made from what is on disk today?"""

@@ -133,14 +133,10 @@ def vanilla(cells: list[Cell]) -> list[Cell]:
     return [c for c in comparison.done(cells) if c["method"] == "vanilla"]
 
 
-def like(cells: list[Cell], one: Cell, keys: tuple[str, ...] = PANEL) -> list[Cell]:
-    """The cells that share one cell's values of some keys."""
-    return [c for c in cells if all(c[k] == one[k] for k in keys)]
-
-
 def baseline(cells: list[Cell], one: Cell) -> list[tuple[str, Interval]]:
     """The level of vanilla self-training beside a panel's curves."""
-    value = comparison.level(c for c in like(comparison.done(cells, "table1"), one) if c["method"] == "vanilla")
+    alike = comparison.like(comparison.done(cells, "table1"), one, PANEL)
+    value = comparison.level(c for c in alike if c["method"] == "vanilla")
     return [("vanilla", value)] if value else []
 
 
@@ -163,7 +159,7 @@ def figure3(cells: list[Cell], plots: Path, folder: Path) -> Section | None:
             marks.append((f"chosen: a = {best:g}", best))
             picked = dict(zip(test[0].x, test[0].y, strict=True))[best]
             rows.append([title, "held-out rows", f"{best:g}", percent(picked)])
-        beside = like(comparison.done(cells, "fig3"), group[0], SWEEP)
+        beside = comparison.like(comparison.done(cells, "fig3"), group[0], SWEEP)
         auto = [c for c in beside if c["a"] == "auto" and c["a_found"] is not None]
         shown += [*sorted(group, key=lambda c: c["a"]), *auto]
         if auto:
@@ -197,7 +193,8 @@ def figure4(cells: list[Cell], plots: Path, folder: Path) -> Section | None:
     for title, group in panels_of([c for c in comparison.done(cells, "fig4") if c["loss"]]).items():
         shown += sorted(group, key=lambda c: c["round"])
         known = {c["seed"] for c in group}
-        backbones = [c for c in like(comparison.done(cells), group[0], ("task", "model")) if c["method"] == "backbone"]
+        of_task = comparison.like(comparison.done(cells), group[0], ("task", "model"))
+        backbones = [c for c in of_task if c["method"] == "backbone"]
         copies = comparison.by_seed([c for c in backbones if c["seed"] in known], folder)
         start = comparison.over_seeds(list(copies.values())) if copies else None
         lines = comparison.series(group, "round", comparison.name_of, start=start)
@@ -246,7 +243,7 @@ def figure_n(cells: list[Cell], plots: Path, folder: Path) -> Section | None:
     figures.curves(panels, plots / "responses")
 
     def trained(cell: Cell) -> str:
-        members = like(shown, cell, (*keys, "method", "a", "n"))
+        members = comparison.like(shown, cell, (*keys, "method", "a", "n"))
         counts = [c["examples"] for c in members if c.get("examples") is not None]
         return f"{sum(counts) / len(counts):,.0f}" if counts else ""
 

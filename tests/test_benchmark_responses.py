@@ -65,3 +65,9 @@ def test_the_command_reads_a_round(tmp_path):
     assert (found["questions"], found["stubborn"], found["scattered"]) == (1, 0.5, 0.5)
     assert found["by_entropy"] == [{"from": 0.5, "questions": 1, "valid": pytest.approx(2 / 3)}]
     assert {row["effective_sample_size"] for row in found["by_weight"]} == {1.0}
+
+
+def test_a_folder_without_verdicts_is_one_clear_line(tmp_path):
+    line = [sys.executable, "benchmarks/responses.py", str(tmp_path)]
+    result = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 2 and "found no graded/questions.jsonl" in result.stderr.splitlines()[-1]

@@ -167,7 +167,8 @@ def test_jobs_run_side_by_side_and_a_failure_stops_only_what_needs_it(tmp_path):
         "while not there.exists(): assert time.time() < start + 60; time.sleep(0.01)"
     )
     (tmp_path / "meet.py").write_text(meet)
-    (tmp_path / "fail.py").write_text("raise SystemExit('error: no such luck')")
+    late = "import time; time.sleep(2); raise SystemExit('error: no such luck')"  # d, which a has met, is over by then
+    (tmp_path / "fail.py").write_text(late)
     python, a, d = sys.executable, str(tmp_path / "a"), str(tmp_path / "d")
     told: list[tuple[str, str | None]] = []
     jobs.run(

@@ -47,6 +47,7 @@ def main() -> None:
     found = {case: step_gradient(case, rank, ranks) for case in CASES}
     if rank == 0:
         torch.save(found, out)
+    torch.distributed.destroy_process_group()  # gloo's threads, left to the exit, have ended it by an abort
 
 
 if __name__ == "__main__":

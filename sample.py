@@ -2,8 +2,10 @@
 
 import argparse
 
-from east import command, samples, stages
-from east.config import Config
+from east.commands import stages
+from east.run import command_line
+from east.run.config import Config
+from east.sampling import samples
 
 
 def main(config: Config, arguments: argparse.Namespace) -> None:
@@ -16,4 +18,4 @@ def main(config: Config, arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, argparse.ArgumentParser(description=__doc__))
+    command_line.run(main, argparse.ArgumentParser(description=__doc__))

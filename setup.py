@@ -1,13 +1,13 @@
 """Packaging. The pinned versions are known to work together: raise them together, then run `make test`."""
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 setup(
     name="east",
     version="0.1.0",
     description="Entropy-based adaptive weighting for self-training (arXiv 2503.23913)",
-    packages=["east", "east.grading"],
-    package_data={"east": ["page_parts/*"]},
+    packages=find_packages(include=["east", "east.*"]),
+    package_data={"east.report": ["page_parts/*"]},
     python_requires=">=3.11",
     install_requires=[
         "torch==2.13.0",

@@ -20,9 +20,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from east import artifacts, batches, columns, command, engine, metrics, models, objective, reference
-from east.config import Config, to_yaml, zero_of
-from east.logprobs import CompletionLogprobs
+from east import models
+from east.data import training_data
+from east.run import artifacts, command_line
+from east.run.config import Config, to_yaml, zero_of
+from east.training import deepspeed_engine, metrics, objective, reference, schedule
+from east.training.logprobs import CompletionLogprobs
 
 KIND = "model"
 SHARED_OUT = {  # settings that say how a run is computed, not what: they may change on resume
@@ -36,20 +39,20 @@ def train(config: Config) -> None:
     start = models.resolve(*config.starting_model)
     tokenizer = models.load_tokenizer(start)
     model_digest = artifacts.model_digest(start)
-    data = columns.load(config, start, tokenizer, model_digest)
-    rank, ranks, device = engine.start()
+    data = training_data.load(config, start, tokenizer, model_digest)
+    rank, ranks, device = deepspeed_engine.start()
     ours = identity(config, model_digest, ranks)
     if claim(config, ours, data, rank):
         return
     model = build(config, start, device, ranks)
-    steps = batches.total_steps(len(data.kept), t.batch_size, t.epochs)
+    steps = schedule.total_steps(len(data.kept), t.batch_size, t.epochs)
     last = min(steps, t.max_steps or steps)
     if data.reference is not None:  # also on resume: until the checkpoint is loaded, this is the starting model
         reference.check(model, data.tokens, data.reference, np.arange(len(data.reference)), device, t.dtype, t.seed)
-    first = engine.restore(model, folder / "checkpoint")
+    first = deepspeed_engine.restore(model, folder / "checkpoint")
     if first > last:
         raise ValueError(f"{folder / 'checkpoint'} stands after step {first}, train.max_steps is {last}; raise it")
-    with engine.together():
+    with deepspeed_engine.together():
         log = metrics.Log(folder, first, t.tensorboard, t.wandb, config.model_dump()) if rank == 0 else None
     stopping, stops = watch_sigterm(), 0.0
     largest = 0  # tokens of a micro-batch so far
@@ -60,14 +63,14 @@ def train(config: Config) -> None:
         desc="train", initial=first, total=last, disable=rank > 0,
     ):  # fmt: skip
         torch.manual_seed(((t.seed * 1_000_003 + step.number) * 4096 + rank) % 2**63)  # the same dropout on resume
-        numbers = objective.step_numbers(config.loss, model, step, engine.reduce_sum)
+        numbers = objective.step_numbers(config.loss, model, step, deepspeed_engine.reduce_sum)
         if step.number == 0 and data.reference is not None:
             check_start(config, data, objective.start_error(model, step), numbers)
         sums = dict.fromkeys(objective.REPORTED[config.loss.name], torch.zeros((), dtype=torch.float64, device=device))
         for micro, number in zip(step.micro_batches, numbers, strict=True):
             tokens = len(micro.batch.input_ids)
             if tokens > largest:
-                engine.trim(device)
+                deepspeed_engine.trim(device)
                 largest = tokens
             values, report = objective.example_losses(config.loss, model(micro.batch), micro, number)
             loss = (micro.weights * values).sum() / len(step.rows)
@@ -76,12 +79,12 @@ def train(config: Config) -> None:
                 report |= {"loss": loss.detach(), "tokens": torch.tensor(tokens)}
                 sums = {name: total + report[name] for name, total in sums.items()}
         told = sums["loss"].new_full((), stopping())
-        *totals, stops = engine.reduce_sum(torch.stack([*sums.values(), told])).tolist()
+        *totals, stops = deepspeed_engine.reduce_sum(torch.stack([*sums.values(), told])).tolist()
         summed = dict(zip(sums, totals, strict=True))
         if not math.isfinite(summed["loss"]):
             found = f"step {step.number}: the loss is {summed['loss']}"
             raise ValueError(f"{found}; no update was made. {blame(data, step)}")
-        rate = batches.learning_rate(step.number, steps, t.lr, t.warmup_ratio, t.schedule)
+        rate = schedule.learning_rate(step.number, steps, t.lr, t.warmup_ratio, t.schedule)
         for group in model.optimizer.param_groups:
             group["lr"] = rate
         model.step()
@@ -92,7 +95,7 @@ def train(config: Config) -> None:
             log.write(log_row(config, step, summed, numbers, rate, norm, time.perf_counter() - began))
         done = step.number + 1
         if stops or done % t.checkpoint_every == 0 or done == last:
-            engine.save(model, folder / "checkpoint", done, rank)
+            deepspeed_engine.save(model, folder / "checkpoint", done, rank)
         if stops:
             break
         began = time.perf_counter()
@@ -102,8 +105,8 @@ def train(config: Config) -> None:
         sys.exit(143)
 
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the checkpoint stands: started again, the run exports
-    state = engine.gather(model, rank)
-    with engine.together():
+    state = deepspeed_engine.gather(model, rank)
+    with deepspeed_engine.together():
         if rank == 0:
             with artifacts.writing(folder / "final", KIND, ours, data.inputs) as (scratch, summary):
                 names = {name.removeprefix("model."): value for name, value in state.items()}
@@ -132,14 +135,14 @@ def build(config: Config, start: Path, device: torch.device, ranks: int) -> Any:
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=t.lr, betas=t.betas, eps=t.eps, fused=True)
-    return engine.initialize(
+    return deepspeed_engine.initialize(
         module,
         optimizer,
         zero=zero,
         bf16=t.dtype == "bfloat16",
         max_grad_norm=t.max_grad_norm,
         micro_batch=t.micro_batch,
-        micro_steps=batches.micro_steps(t.batch_size, ranks, t.micro_batch),
+        micro_steps=schedule.micro_steps(t.batch_size, ranks, t.micro_batch),
     )
 
 
@@ -161,13 +164,13 @@ def identity(config: Config, model_digest: str, ranks: int) -> dict[str, Any]:
 def claim(config: Config, ours: dict[str, Any], data: objective.Data, rank: int) -> bool:
     """True when the model is there already. Raises ValueError when the folder holds another run's work."""
     folder, make = config.folder_of("train"), "python train.py --config X"
-    with engine.together():
+    with deepspeed_engine.together():
         if rank == 0:  # before final/, which is made from the same and more: what a plan forbids is the whole folder
             artifacts.claim(folder, {k: v for k, v in ours.items() if k != "max_steps"}, data.inputs, make)
     done = artifacts.reusable(folder / "final", KIND, ours, data.inputs, make)
     if rank == 0 and done:
         print(f"model: {folder / 'final'} is complete and made from just this; nothing to do")
-    with engine.together():
+    with deepspeed_engine.together():
         if rank == 0 and not done:
             artifacts.write_text(folder / "config.yaml", to_yaml(config))
     return done
@@ -179,7 +182,7 @@ def check_start(config: Config, data: objective.Data, error: Tensor, numbers: li
     Then every loss has its value of step 0: DPO ln 2 mean(w), KTO z0 = 0 and 0.5 mean(w lambda).
     error: this rank's, see `objective.start_error`. One that is nan passes: the loss stops the run, by its name.
     """
-    worst, allowed = float(engine.reduce_max(error)), reference.TOLERANCE[config.train.dtype]
+    worst, allowed = float(deepspeed_engine.reduce_max(error)), reference.TOLERANCE[config.train.dtype]
     if worst > allowed:
         raise ValueError(
             f"step 0: a sequence of T tokens has log-probability {worst:.2g} sqrt(T) nats from its reference, expected "
@@ -226,4 +229,4 @@ def watch_sigterm() -> Any:
 
 
 if __name__ == "__main__":
-    command.run(lambda config, _: train(config), argparse.ArgumentParser(description=__doc__.split("\n")[0]))
+    command_line.run(lambda config, _: train(config), argparse.ArgumentParser(description=__doc__.split("\n")[0]))

@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from east import artifacts, weights
-from east.entropy import ESTIMATORS, plugin, settled
+from east.run import artifacts
+from east.weighting import weights
+from east.weighting.entropy import ESTIMATORS, plugin, settled
 
 SIZES = (4, 8, 16, 32, 64, 128)
 TOLERANCES = (0.01, 0.015, 0.02, 0.03, 0.04, 0.06)

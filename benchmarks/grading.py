@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from east.grading.grade import Summary, grade
+from east.grading.grader import Summary, grade
 
 POOLS = ("zeroeval_gsm8k_test_pooled_answers.jsonl.gz", "zeroeval_math_l5_pooled_answers.jsonl.gz")
 RESPONSES = "qwen25math_cot_100x8.jsonl.gz"

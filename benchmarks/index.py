@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from east import artifacts
-from east.indexed_dataset import KIND, IndexedDataset, Writer
+from east.data.indexed_dataset import KIND, IndexedDataset, Writer
+from east.run import artifacts
 
 VOCABULARY = 151_936  # Qwen2.5's, so four bytes a token
 SHARING = 4  # responses of a question in the store

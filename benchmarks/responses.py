@@ -17,7 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from east import artifacts, question_weights, samples
+from east.report import weights_by_question
+from east.run import artifacts
+from east.sampling import samples
 
 STEP = re.compile(r"(\d+)([-+*/])(\d+)=(-?\d+)")
 BINS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)  # lower edges, nats
@@ -71,8 +73,8 @@ def by_entropy(h: np.ndarray, share: np.ndarray) -> list[dict[str, float]]:
 def by_weight(h: np.ndarray, share: np.ndarray) -> list[dict[str, float]]:
     """Share of valid solutions under h^a, an example a question, and effective sample size over N."""
     found = []
-    for a, ess in zip(EXPONENTS, question_weights.effective_shares(h, EXPONENTS), strict=True):
-        w, _ = question_weights.power_weights(h, a)
+    for a, ess in zip(EXPONENTS, weights_by_question.effective_shares(h, EXPONENTS), strict=True):
+        w, _ = weights_by_question.power_weights(h, a)
         found.append({"a": a, "valid": float(w @ share / w.sum()), "effective_sample_size": ess})
     return found
 

@@ -18,8 +18,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from east import arithmetic, models, samples, tasks, tiny, vllm_engine
-from east.config import Sampling, Task
+from east import models, tasks
+from east.run.config import Sampling, Task
+from east.sampling import samples, vllm_engine
+from east.toy import arithmetic, tiny_model
 
 
 def main() -> None:
@@ -36,7 +38,7 @@ def main() -> None:
         folder = arguments.model or Path(scratch, "model")
         if arguments.model is None:
             rows = arithmetic.problems("easy", "train", 500, 0)
-            tiny.make_tiny_model(folder, [f"{row['question']} {row['solution']}" for row in rows])
+            tiny_model.make_tiny_model(folder, [f"{row['question']} {row['solution']}" for row in rows])
         runs = prepare(folder, Path(scratch), arguments)
         for run in runs.values():
             run()  # warm-up

@@ -14,8 +14,11 @@ import transformers
 import yaml
 from tokenizers import Tokenizer, models
 
-from east import artifacts, batches, config, indexed_dataset, metrics, stages
+from east.commands import stages
+from east.data import indexed_dataset
 from east.models import load_tokenizer, tokenizer_digest
+from east.run import artifacts, config
+from east.training import metrics, schedule
 
 ROOT = Path(__file__).resolve().parents[1]
 SPREAD = (0.35, 0.4)  # standard deviation of prompt and response lengths, as a share of their means
@@ -86,8 +89,8 @@ def run_file(workspace: Path, arguments: argparse.Namespace, batch_size: int, st
 def step_order(settings: config.Config, examples: int) -> list[Any]:
     """Example rows of every optimizer step, in the order of train.py."""
     t = settings.train
-    steps = batches.total_steps(examples, t.batch_size, t.epochs)
-    return [batches.step_rows(np.arange(examples), step, t.batch_size, t.seed)[1] for step in range(steps)]
+    steps = schedule.total_steps(examples, t.batch_size, t.epochs)
+    return [schedule.step_rows(np.arange(examples), step, t.batch_size, t.seed)[1] for step in range(steps)]
 
 
 def save_tokenizer(folder: Path, vocabulary: int) -> None:

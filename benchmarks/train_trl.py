@@ -19,8 +19,8 @@ from datasets import Dataset
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.train_data import step_order  # noqa: E402
-from east import config  # noqa: E402
-from east.indexed_dataset import IndexedDataset  # noqa: E402
+from east.data.indexed_dataset import IndexedDataset  # noqa: E402
+from east.run import config  # noqa: E402
 
 
 class Clock(transformers.TrainerCallback):

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from east import command, config
+from east.run import command_line, config
 
 STAGES = {
     "grade": "read answers, mark them right or wrong, gather equal ones",
@@ -33,15 +33,15 @@ def main() -> None:
     parser.add_argument("--against", metavar="NAME", help="evaluate: compare with this result question by question")
     parser.add_argument("--split-invariance", action="store_true", help="check: gradients against a plain trainer's")
     parser.add_argument("--study", metavar="FOLDER", help="report: a study's results instead of a run's")
-    command.run(run, parser, without=("cases", "study"), load=load)
+    command_line.run(run, parser, without=("cases", "study"), load=load)
 
 
 def load(arguments: argparse.Namespace) -> Any:
     """The run file; for `study` the study file."""
     if arguments.stage == "study":
-        from east import cells
+        from east.study import study_file
 
-        return cells.load(arguments.config, arguments.overrides)
+        return study_file.load(arguments.config, arguments.overrides)
     return config.load(arguments.config, arguments.overrides)
 
 
@@ -51,46 +51,46 @@ def run(config: Any, arguments: argparse.Namespace) -> Any:
     if config is None and not (arguments.cases if stage == "grade" else arguments.study and stage == "report"):
         raise ValueError("give --config FILE; see configs/")
     if stage == "grade" and arguments.cases:
-        from east import labelled_cases
+        from east.grading import labelled_cases
 
         if not arguments.out:
             raise ValueError("grade --cases needs --out FILE for the verdicts")
         return labelled_cases.main(arguments.cases, arguments.out, arguments.overrides)
     if stage in {"grade", "index", "weigh"}:
-        from east import stages
+        from east.commands import stages
 
         return {"grade": stages.run_grade, "index": stages.run_index, "weigh": stages.run_weigh}[stage](config)
     if stage == "reference":
-        from east import reference
+        from east.training import reference
 
         return reference.run(config)
     if stage == "evaluate":
-        from east import evaluate
+        from east.evaluation import compare
 
-        return evaluate.run(config, arguments.base, arguments.against)
+        return compare.run(config, arguments.base, arguments.against)
     if stage == "rounds":
-        from east import rounds
+        from east.commands import rounds
 
         return rounds.run(config, arguments.config, arguments.overrides)
     if stage == "study":
-        from east import study
+        from east.study import ledger
 
-        return study.run(config)
+        return ledger.run(config)
     if stage == "check" and arguments.split_invariance:
-        from east import split_invariance
+        from east.checks import split_invariance
 
         return split_invariance.run(config)
     if stage == "check":
-        from east import check
+        from east.checks import preflight
 
-        return check.run(config)
+        return preflight.run(config)
     if stage == "report":
-        from east import report
+        from east.commands import report
 
         return report.run_study(Path(arguments.study)) if arguments.study else report.run(config)
-    from east import teach
+    from east.commands import tiny
 
-    return teach.run(config)
+    return tiny.run(config)
 
 
 if __name__ == "__main__":

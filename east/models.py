@@ -8,8 +8,8 @@ import safetensors
 import torch
 import transformers
 
-from east import artifacts
-from east.config import Lora
+from east.run import artifacts
+from east.run.config import Lora
 
 ADAPTER = "adapter_config.json"  # PEFT's name
 transformers.utils.logging.disable_progress_bar()  # ours show what takes long

@@ -10,9 +10,10 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from east import arithmetic, artifacts
-from east.config import Task
-from east.grading import answers
+from east.grading import extraction
+from east.run import artifacts
+from east.run.config import Task
+from east.toy import arithmetic
 
 HUB = {"gsm8k": "openai/gsm8k", "math": "EleutherAI/hendrycks_math"}
 MATH_SUBJECTS = [
@@ -76,11 +77,11 @@ def _question(name: str, split: str, index: int, row: dict[str, Any], source: st
             "(or solution)"
         )
     if name == "gsm8k":
-        solution, gold = answer, answers.gold_answer(str(answer))
+        solution, gold = answer, extraction.gold_answer(str(answer))
     elif name == "math" and solution is not None:
-        gold = answers.gold_answer(solution)
+        gold = extraction.gold_answer(solution)
     else:
-        gold = str(answer if answer is not None else answers.gold_answer(str(solution)) or "")
+        gold = str(answer if answer is not None else extraction.gold_answer(str(solution)) or "")
     identity = row.get("id", row.get("unique_id"))
     meta = {k: row[k] for k in ("level", "type", "subject") if k in row}
     identity = f"{name}/{split}/{index}" if identity is None else str(identity)

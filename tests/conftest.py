@@ -26,11 +26,11 @@ def no_process_group_left():
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory) -> Path:
     """An untrained Llama of some 50,000 parameters with the arithmetic task's tokenizer."""
-    from east import arithmetic, tiny
+    from east.toy import arithmetic, tiny_model
 
     folder = tmp_path_factory.mktemp("models") / "tiny"
     texts = [f"{r['question']} {r['solution']}" for r in arithmetic.problems("easy", "train", 200, 0)]
-    tiny.make_tiny_model(folder, texts, hidden_size=32, layers=2, seed=0)
+    tiny_model.make_tiny_model(folder, texts, hidden_size=32, layers=2, seed=0)
     return folder
 
 
@@ -52,7 +52,8 @@ def asked(model_folder) -> tuple[list[dict[str, Any]], list[tuple[str, list[int]
 
 def write_responses(path: Path, questions: int = QUESTIONS, responses: int = RESPONSES) -> Path:
     """Responses to the first arithmetic problems: question i has i % responses wrong ones of three kinds."""
-    from east import arithmetic, tasks
+    from east import tasks
+    from east.toy import arithmetic
 
     rows = []
     for i, problem in enumerate(arithmetic.problems("easy", "train", questions, tasks.ARITHMETIC_SEED)):
@@ -89,7 +90,9 @@ def settings(tmp: Path, base: Path, /, **changes: Any) -> dict[str, Any]:
 
 def prepare(tmp: Path, base: Path, /, **changes: Any) -> Any:
     """Grade, index, weigh and score a run of written responses; returns its Config."""
-    from east import config, reference, stages
+    from east.commands import stages
+    from east.run import config
+    from east.training import reference
 
     if not (tmp / "responses.jsonl").exists():
         write_responses(tmp / "responses.jsonl")
@@ -104,7 +107,7 @@ def prepare(tmp: Path, base: Path, /, **changes: Any) -> Any:
 
 def run_file(tmp: Path, found: Any) -> Path:
     """The resolved run file, for command lines."""
-    from east import config
+    from east.run import config
 
     path = tmp / f"{found.label}.yaml"
     path.write_text(config.to_yaml(found))
@@ -125,6 +128,6 @@ def environment() -> dict[str, str]:
 
 def losses(found: Any) -> list[float]:
     """The loss curve of a trained run."""
-    from east import metrics
+    from east.training import metrics
 
     return [row["loss"] for row in metrics.read(found.folder_of("train"))]

@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from east import arithmetic, models, tasks, tiny
-from east.config import Sampling, Task
-from east.request import Drawn, Request
+from east import models, tasks
+from east.run.config import Sampling, Task
+from east.sampling.engine_interface import Drawn, Request
+from east.toy import arithmetic, tiny_model
 
 TASK = Task(name="arithmetic", train_rows=(0, 12))
 # many end tokens, so that an untrained model ends some of its responses by itself
@@ -17,7 +18,7 @@ def make_model(folder: Path) -> Path:
     """A random Llama (heads of 32: vLLM on a CPU takes no smaller) whose generation_config.json lists ENDS."""
     rows = arithmetic.problems("easy", "train", 200, 0)
     texts = [f"{row['question']} {row['solution']}" for row in rows]
-    tiny.make_tiny_model(folder, texts, hidden_size=64, layers=2, heads=2, intermediate_size=64)
+    tiny_model.make_tiny_model(folder, texts, hidden_size=64, layers=2, heads=2, intermediate_size=64)
     settings = json.loads((folder / "generation_config.json").read_text())
     settings["eos_token_id"] = ENDS
     (folder / "generation_config.json").write_text(json.dumps(settings))

@@ -20,7 +20,8 @@ import traceback
 from typing import Any
 
 import train
-from east import config, reference
+from east.run import config
+from east.training import reference
 
 for name in (  # what start-up imports; ZeRO's Muon brings in the compiler
     "peft", "transformers.models.llama.modeling_llama", "deepspeed.runtime.zero.muon.muon_optimizer",

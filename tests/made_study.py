@@ -10,7 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from east import artifacts, config, evaluate, indexed_dataset, samples, stages, weights
+from east.commands import stages
+from east.data import indexed_dataset
+from east.evaluation import compare
+from east.run import artifacts, config
+from east.sampling import samples
+from east.weighting import weights
 
 QUESTIONS, TESTS, N = 60, 200, 16
 HOSTILE = (
@@ -110,7 +115,7 @@ def write_eval(folder: Path, right: np.ndarray, split: str) -> None:
     with artifacts.writing(folder / "graded", stages.GRADED, {"n": 1}, {}) as (scratch, summary):
         artifacts.write_jsonl(scratch / "questions.jsonl", rows)
         summary.update(questions=len(rows))
-    result = {"name": folder.name, **evaluate.accuracy([bool(hit) for hit in right])}
+    result = {"name": folder.name, **compare.accuracy([bool(hit) for hit in right])}
     artifacts.write_text(folder / "results.json", json.dumps(result) + "\n")
 
 

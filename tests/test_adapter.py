@@ -10,7 +10,9 @@ import pytest
 from safetensors.torch import load_file
 
 import train
-from east import artifacts, batches, metrics, models
+from east import models
+from east.run import artifacts
+from east.training import metrics, schedule
 from tests.conftest import prepare
 
 LORA = {"r": 4, "alpha": 8}
@@ -41,7 +43,7 @@ def test_dpo_from_an_sft_adapter_takes_the_sft_model_as_reference(tuned, tiny_mo
     assert np.abs(columns["adapter"] - columns["base"]).max() > 1
     assert len(list((tmp_path / "adapter/run/merged").glob("*/config.json"))) == 1, "merged once for all stages"
     weights = np.load(tmp_path / "adapter/run/round_1/weights/dpo/entropy-power-1/weights.npy")
-    _, rows = batches.step_rows(np.arange(len(weights)), 0, 8, 0)
+    _, rows = schedule.step_rows(np.arange(len(weights)), 0, 8, 0)
     assert steps["adapter"][0]["loss"] == pytest.approx(math.log(2) * weights[rows].mean(), rel=1e-5)
     assert [s["loss"] for s in steps["adapter"]] == pytest.approx([s["loss"] for s in steps["merged"]], rel=1e-5)
 

@@ -8,8 +8,10 @@ import sys
 import numpy as np
 import pytest
 
-from east import artifacts, config, generate, samples, stages
-from east.config import Adaptive
+from east.commands import stages
+from east.run import artifacts, config
+from east.run.config import Adaptive
+from east.sampling import engines, samples
 from tests import conftest, drawing, made_study
 from tests.conftest import ROOT, settings
 from tests.test_sampling import contents
@@ -73,8 +75,8 @@ def test_summary_counts_what_was_saved(adaptive):
 def test_one_engine_draws_all_passes_and_none_where_nothing_is_missing(
     adaptive, model_folder, asked, tmp_path, monkeypatch
 ):
-    started, engine = [], generate.ENGINES["transformers"]
-    monkeypatch.setitem(generate.ENGINES, "transformers", lambda *a: started.append(a) or engine(*a))
+    started, engine = [], engines.ENGINES["transformers"]
+    monkeypatch.setitem(engines.ENGINES, "transformers", lambda *a: started.append(a) or engine(*a))
     draw(tmp_path / "s", asked, model_folder)
     assert len(started) == 1
     (tmp_path / "s" / "manifest.json").unlink()
@@ -88,7 +90,7 @@ def test_killed_in_any_pass_and_started_again_leaves_the_same_files(
     adaptive, model_folder, asked, tmp_path, monkeypatch, lines
 ):
     """The engine dies after some lines, the next one torn; the second start ends as an undisturbed one."""
-    whole, engine, counter = adaptive[0], generate.ENGINES["transformers"], itertools.count()
+    whole, engine, counter = adaptive[0], engines.ENGINES["transformers"], itertools.count()
     assert (whole / "responses.jsonl").read_bytes().count(b"\n") > 17
 
     def dying(*arguments):
@@ -100,10 +102,10 @@ def test_killed_in_any_pass_and_started_again_leaves_the_same_files(
 
         return run
 
-    monkeypatch.setitem(generate.ENGINES, "transformers", dying)
+    monkeypatch.setitem(engines.ENGINES, "transformers", dying)
     with pytest.raises(KeyboardInterrupt):
         draw(tmp_path / "s", asked, model_folder)
-    monkeypatch.setitem(generate.ENGINES, "transformers", engine)
+    monkeypatch.setitem(engines.ENGINES, "transformers", engine)
     with (tmp_path / "s" / "responses.jsonl").open("ab") as file:
         file.write(b'{"question": "arith')
     assert not (tmp_path / "s" / "manifest.json").exists()

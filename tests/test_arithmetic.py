@@ -7,7 +7,10 @@ from collections import Counter
 
 import pytest
 
-from east import arithmetic, cells, config, tasks
+from east import tasks
+from east.run import config
+from east.study import study_file
+from east.toy import arithmetic
 from tests.conftest import ROOT
 
 LEVELS = ("easy", "hard")
@@ -134,7 +137,7 @@ def test_shipped_rows_that_teach_train_and_choose_share_no_calculation(level, te
     """A backbone that was taught a calculation would answer it too well, and a held-out row must be held out."""
     ranges = {"alone": [rows_of(teach), rows_of(train)]}
     for name in ("study_small", "study_questions"):
-        for task in cells.load(str(ROOT / "configs" / f"{name}.yaml"), []).tasks:
+        for task in study_file.load(str(ROOT / "configs" / f"{name}.yaml"), []).tasks:
             if task.runs["sft"] == str(train):
                 trained = config.load(str(train), task.set).task.train_rows
                 ranges[name] = [rows_of(teach), trained, *([task.select] if task.select else [])]

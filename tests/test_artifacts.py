@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from east import artifacts
+from east.run import artifacts
 
 
 def make(folder, text="hello", config=None, inputs=None):

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from benchmarks import responses
-from east import artifacts, samples, stages
+from east.commands import stages
+from east.run import artifacts
+from east.sampling import samples
 from tests.conftest import ROOT
 
 RIGHT, LUCKY = "2*3=6\n6+1=7\n\\boxed{7}", "2*3=8\n8-1=7\n\\boxed{7}"

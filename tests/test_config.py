@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from east import config, sections
+from east.run import config, validation
 
 ROOT = Path(__file__).parent.parent
 FILES = [p for p in sorted((ROOT / "configs").rglob("*.yaml")) if not p.stem.startswith("study_")]
@@ -105,7 +105,7 @@ def test_readme_lists_every_key_with_its_default():
     """The README's reference table is the schema: key, default, meaning."""
     text = (ROOT / "README.md").read_text()
     rows = dict(re.findall(r"^\| `([\w.]+)` \| (.*?) \|", text, flags=re.MULTILINE))
-    expected = dict(sections.reference(config.Config))
+    expected = dict(validation.reference(config.Config))
     assert {k: rows.get(k) for k in expected} == {k: f"`{v}`" for k, v in expected.items()}
 
 

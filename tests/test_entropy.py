@@ -6,8 +6,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from east import entropy
-from east.entropy import ESTIMATORS
+from east.weighting import entropy
+from east.weighting.entropy import ESTIMATORS
 
 
 def test_entropy_by_hand():

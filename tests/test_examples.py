@@ -6,10 +6,11 @@ import time
 import numpy as np
 import pytest
 
-from east import config, examples
-from east.artifacts import writing
-from east.config import Examples
-from east.indexed_dataset import IndexedDataset, Writer
+from east.data import examples
+from east.data.indexed_dataset import IndexedDataset, Writer
+from east.run import config
+from east.run.artifacts import writing
+from east.run.config import Examples
 
 
 def graded(question="q", clusters=(0, 0, 1, 1, 1, 2), right=(0,), sources=None, match=None):

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from east import explorer, question_weights, weight_figures
+from east.report import explorer, weight_figures, weights_by_question
 from tests import made_study
 
 ANSWERS = ["5", "5", "5", "7", "7", "8"]
@@ -27,7 +27,7 @@ def folder(tmp_path):
 
 def test_weights_return_to_their_questions():
     """Four examples of questions b, a, b, c; c's is left out by its rule."""
-    found = question_weights.by_question(
+    found = weights_by_question.by_question(
         ["a", "b", "c"], np.array([1, 0, 1, 2]), np.array([1.5, 0.5, 1.5, 0.0]), np.array([True, True, True, False])
     )
     assert found == {"a": 0.5, "b": 1.5}
@@ -35,19 +35,19 @@ def test_weights_return_to_their_questions():
 
 def test_effective_share_by_hand():
     """h = 1, 1, 2 at a = 1: (4)^2 / 6 = 8/3 of 3; one 0 added at a = -1: (1 + 1 + 1/2)^2 / 2.25 = 25/9 of 4."""
-    shares = question_weights.effective_shares(np.array([1.0, 1.0, 2.0]), [0.0, 1.0])
+    shares = weights_by_question.effective_shares(np.array([1.0, 1.0, 2.0]), [0.0, 1.0])
     assert shares == pytest.approx([1, 8 / 9])
-    assert question_weights.effective_shares(np.array([1.0, 1.0, 2.0, 0.0]), [-1.0]) == pytest.approx([25 / 36])
-    assert np.isnan(question_weights.effective_shares(np.zeros(3), [1.0, -1.0])).all()
+    assert weights_by_question.effective_shares(np.array([1.0, 1.0, 2.0, 0.0]), [-1.0]) == pytest.approx([25 / 36])
+    assert np.isnan(weights_by_question.effective_shares(np.zeros(3), [1.0, -1.0])).all()
 
 
 def test_missing_strategies_are_computed_at_the_exponent_nearest_to_1(folder):
     made_study.write_weights(folder, "sft", [("entropy", 3.0), ("entropy", 2.0), ("accuracy", 3.0), ("uniform", 1.0)])
-    graded = question_weights.graded_rows(folder / "graded")
+    graded = weights_by_question.graded_rows(folder / "graded")
     folders = sorted((folder / "weights" / "sft").iterdir())
-    columns, (ours, theirs) = question_weights.with_pair(folders, graded)
+    columns, (ours, theirs) = weights_by_question.with_pair(folders, graded)
     assert [columns[k].label for k in (ours, theirs)] == ["sft: entropy a = 3", "sft: accuracy a = 3"]
-    columns, (ours, theirs) = question_weights.with_pair([f for f in folders if "entropy" in f.name], graded)
+    columns, (ours, theirs) = weights_by_question.with_pair([f for f in folders if "entropy" in f.name], graded)
     labels = [columns[k].label for k in (ours, theirs)]
     assert labels == ["sft: entropy a = 2", "sft: accuracy a = 2 (computed for this page)"]
     assert columns[theirs].weights == {"q/0": 1.0}  # one trained question: its weight is the mean
@@ -70,23 +70,23 @@ def test_an_exponent_found_by_the_stage_is_named(folder):
     manifest = json.loads((place / "manifest.json").read_text())
     manifest["config"]["a"], manifest["summary"]["a"] = "auto", 1.32847
     (place / "manifest.json").write_text(json.dumps(manifest))
-    found = question_weights.read(place)
+    found = weights_by_question.read(place)
     assert (found.label, found.a) == ("sft: entropy a = auto (1.33)", 1.32847)
 
 
 def test_nothing_indexed_yet_and_nothing_to_weigh(folder):
     """Before `index` every question counts; where all values are 0 there are no weights, and the label says so."""
-    graded = question_weights.graded_rows(folder / "graded")
-    columns, _ = question_weights.with_pair([], graded)
+    graded = weights_by_question.graded_rows(folder / "graded")
+    columns, _ = weights_by_question.with_pair([], graded)
     assert [c.weights for c in columns[:1]] == [{"q/0": 1.0, "q/1": 1.0}]  # equal entropies
     assert columns[1].weights == pytest.approx({"q/0": 2 * 0.5 / 1.5, "q/1": 2 / 1.5})  # 1 - A = 1/2 and 1
     settled = {q: {**row, "clusters": row["clusters"][:1]} for q, row in graded.items()}
-    columns, _ = question_weights.with_pair([], settled)
+    columns, _ = weights_by_question.with_pair([], settled)
     assert columns[0].weights == {} and "every value is 0" in columns[0].label
 
 
 def test_page_data_is_the_folders(folder):
-    columns, pair = question_weights.with_pair([], question_weights.graded_rows(folder / "graded"))
+    columns, pair = weights_by_question.with_pair([], weights_by_question.graded_rows(folder / "graded"))
     found = explorer.question_set("x", folder / "graded", folder / "samples", columns, pair)
     table, (chunk,) = unpack(found.table), found.chunks
     assert table["id"] == ["q/0", "q/1"] and table["text"] == ["How many?", "Who? \ud800"] and table["n"] == [6, 6]
@@ -102,7 +102,7 @@ def test_page_data_is_the_folders(folder):
 
 def test_budget_is_shared_by_questions_and_spent_over_clusters(folder):
     """250 characters a question: 2 responses of 100 for the first, of its two largest clusters; none of 700."""
-    columns, pair = question_weights.with_pair([], question_weights.graded_rows(folder / "graded"))
+    columns, pair = weights_by_question.with_pair([], weights_by_question.graded_rows(folder / "graded"))
     found = explorer.question_set("x", folder / "graded", folder / "samples", columns, pair, budget=500)
     first, second = unpack(found.chunks[0])
     assert [[r["sample"] for r in c["responses"]] for c in first["clusters"]] == [[0], [3], []]
@@ -111,7 +111,7 @@ def test_budget_is_shared_by_questions_and_spent_over_clusters(folder):
 
 
 def test_without_samples_counts_remain(folder):
-    columns, pair = question_weights.with_pair([], question_weights.graded_rows(folder / "graded"))
+    columns, pair = weights_by_question.with_pair([], weights_by_question.graded_rows(folder / "graded"))
     found = explorer.question_set("x", folder / "graded", None, columns, pair)
     assert [c["count"] for c in unpack(found.chunks[0])[0]["clusters"]] == [3, 2, 1]
     assert "12 responses are not in this page" in explorer.trims(found)
@@ -123,7 +123,7 @@ def test_responses_left_out_of_clusters_and_far_clusters_are_counted(tmp_path):
     row["cluster"][44], row["clusters"], row["k"] = -1, row["clusters"][:44], 44
     made_study.write_round(tmp_path / "round_1", [row], [["t"] * 45], ["?"])
     graded, drawn = tmp_path / "round_1" / "graded", tmp_path / "round_1" / "samples"
-    columns, pair = question_weights.with_pair([], question_weights.graded_rows(graded))
+    columns, pair = weights_by_question.with_pair([], weights_by_question.graded_rows(graded))
     found = explorer.question_set("x", graded, drawn, columns, pair)
     (detail,) = unpack(found.chunks[0])
     clusters = detail["clusters"]
@@ -133,7 +133,7 @@ def test_responses_left_out_of_clusters_and_far_clusters_are_counted(tmp_path):
 
 
 def test_other_samples_are_refused(folder, tmp_path):
-    columns, pair = question_weights.with_pair([], question_weights.graded_rows(folder / "graded"))
+    columns, pair = weights_by_question.with_pair([], weights_by_question.graded_rows(folder / "graded"))
     rows = [made_study.graded_row("q/9", ANSWERS, "5")]
     made_study.write_round(tmp_path / "other" / "round_1", rows, [["t"] * 6], ["?"])
     with pytest.raises(ValueError, match="was made from other samples"):

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from east.grading.answer_reading import read
-from east.grading.conventions import match
-from east.grading.grade import grade, requests_of
+from east.grading.grader import grade, requests_of
+from east.grading.labelled_cases import main, run_cases
+from east.grading.matching import match
 from east.grading.options import Grading
-from east.grading.values import Values
-from east.labelled_cases import main, run_cases
+from east.grading.reading import read
+from east.grading.value_cache import Values
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 OWN_CASES = Path(__file__).parent / "grading_cases.jsonl"

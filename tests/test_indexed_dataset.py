@@ -6,8 +6,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from east import artifacts, indexed_dataset
-from east.indexed_dataset import IndexedDataset, Writer
+from east.data import indexed_dataset
+from east.data.indexed_dataset import IndexedDataset, Writer
+from east.run import artifacts
 
 
 def write(folder, rows, vocabulary=100):

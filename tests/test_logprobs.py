@@ -9,9 +9,9 @@ import torch
 import transformers
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from east.linear_logprobs import linear_logprobs
-from east.logprobs import CompletionLogprobs
-from east.packing import pack
+from east.training.chunked_logprobs import linear_logprobs
+from east.training.logprobs import CompletionLogprobs
+from east.training.packing import pack
 from tests.yardstick import (
     VOCABULARY,
     gradients,

@@ -8,11 +8,12 @@ import peft
 import pytest
 import torch
 
-from east import artifacts, losses, objective
-from east.config import Loss, Train
-from east.indexed_dataset import IndexedDataset, Writer
-from east.logprobs import CompletionLogprobs
-from east.packing import pack
+from east.data.indexed_dataset import IndexedDataset, Writer
+from east.run import artifacts
+from east.run.config import Loss, Train
+from east.training import losses, objective
+from east.training.logprobs import CompletionLogprobs
+from east.training.packing import pack
 from tests.yardstick import VOCABULARY, gradients, random_sequences, relative_distance, tiny_llama
 
 F64 = torch.float64

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from east.packing import pack
+from east.training.packing import pack
 
 
 def spans(batch) -> list[tuple[int, int, int, int]]:

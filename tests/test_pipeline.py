@@ -13,8 +13,14 @@ import pytest
 import transformers
 
 import train
-from east import analysis, arithmetic, artifacts, config, metrics, models, stages, tiny
+from east import models
 from east.__main__ import main
+from east.commands import stages
+from east.evaluation import run_results
+from east.run import artifacts, config
+from east.toy import arithmetic
+from east.toy.tiny_model import make_tiny_model
+from east.training import metrics
 from tests import conftest
 from tests.conftest import ROOT, command, prepare, run_file, settings
 
@@ -26,7 +32,7 @@ def taught(tmp_path_factory) -> Path:
     problems = arithmetic.problems("easy", "train", 300, 0)
     model = tmp / "model"
     texts = [f"{p['question']}\n{p['solution']}" for p in problems]
-    tiny.make_tiny_model(model, texts, hidden_size=64, layers=2, heads=2)
+    make_tiny_model(model, texts, hidden_size=64, layers=2, heads=2)
     lines = [{"question": p["id"], "response": p["solution"]} for p in problems[:200]]
     (tmp / "responses.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     found = prepare(
@@ -106,9 +112,9 @@ def test_report_lists_every_result(rounds, tmp_path):
 def test_report_marks_a_result_whose_model_has_changed(tmp_path, tiny_model):
     """Retrained after its evaluation: the old accuracy does not stand for the new model."""
     result = {"model": str(tiny_model), "fingerprints": {"model": "another", "graded": None}}
-    assert analysis.stale(result, tmp_path)
+    assert run_results.stale(result, tmp_path)
     result["fingerprints"]["model"] = artifacts.model_digest(tiny_model)
-    assert not analysis.stale(result, tmp_path)
+    assert not run_results.stale(result, tmp_path)
 
 
 def test_results_on_other_rows_have_a_folder_of_their_own(rounds, tmp_path):

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 import train
-from east import artifacts, config, metrics, reference, stages
-from east.indexed_dataset import IndexedDataset
+from east.commands import stages
+from east.data.indexed_dataset import IndexedDataset
+from east.run import artifacts, config
+from east.training import metrics, reference
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 pytestmark = pytest.mark.skipif(not DATA.exists(), reason="needs the shared data folder beside the checkout")

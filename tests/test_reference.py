@@ -11,9 +11,11 @@ import pytest
 import torch
 
 import train
-from east import artifacts, columns, config, reference, scores
-from east.indexed_dataset import IndexedDataset
-from east.logprobs import CompletionLogprobs
+from east.data import training_data
+from east.data.indexed_dataset import IndexedDataset
+from east.run import artifacts, config
+from east.training import reference, reference_cache
+from east.training.logprobs import CompletionLogprobs
 from tests.conftest import ROOT, command, losses, prepare, run_file, settings
 from tests.test_indexed_dataset import write
 
@@ -40,24 +42,24 @@ def test_keys_tell_tokens_and_boundary_apart(tmp_path):
 
 def test_book_gives_back_what_was_appended_whoever_appended_it(tmp_path):
     keys = np.array([[7, 1], [5, 2], [7, 9], [3, 3]], dtype=np.uint64)
-    assert np.isnan(scores.look_up(scores.read(tmp_path), keys)).all()
-    with scores.appending(tmp_path) as one, scores.appending(tmp_path) as other:
+    assert np.isnan(reference_cache.look_up(reference_cache.read(tmp_path), keys)).all()
+    with reference_cache.appending(tmp_path) as one, reference_cache.appending(tmp_path) as other:
         one(keys[:1], np.array([-1.5]))
         other(keys[1:2], np.array([-2.5]))
         one(keys[3:], np.array([-3.5]))
-        assert len(scores.read(tmp_path)) == 3, "out of the process at once"
+        assert len(reference_cache.read(tmp_path)) == 3, "out of the process at once"
     # [7, 9] shares its first half with [7, 1]
-    assert np.array_equal(scores.look_up(scores.read(tmp_path), keys), [-1.5, -2.5, np.nan, -3.5], equal_nan=True)
+    assert np.array_equal(reference_cache.look_up(reference_cache.read(tmp_path), keys), [-1.5, -2.5, np.nan, -3.5], equal_nan=True)
 
 
 def test_a_torn_record_is_left_out_and_those_before_it_stay(tmp_path):
     keys = np.arange(6, dtype=np.uint64).reshape(3, 2)
-    with scores.appending(tmp_path) as append:
+    with reference_cache.appending(tmp_path) as append:
         append(keys, np.array([-1.0, -2.0, -3.0]))
     (path,) = tmp_path.glob("*.bin")
     assert path.stat().st_size == 3 * 24
     os.truncate(path, 3 * 24 - 1)
-    assert np.array_equal(scores.look_up(scores.read(tmp_path), keys), [-1, -2, np.nan], equal_nan=True)
+    assert np.array_equal(reference_cache.look_up(reference_cache.read(tmp_path), keys), [-1, -2, np.nan], equal_nan=True)
 
 
 def test_passes_hold_a_prompt_once_and_longest_groups_come_first(tmp_path):
@@ -149,7 +151,7 @@ def test_killed_while_scoring_and_started_again(tmp_path, tiny_model, capsys):
     assert done.returncode == -9, done.stderr[-2000:]
     assert not found.folder_of("reference").exists()
     (path,) = found.folder_of("scores").glob("*/*.bin")
-    kept = path.stat().st_size // scores.RECORD.itemsize
+    kept = path.stat().st_size // reference_cache.RECORD.itemsize
     assert 5 <= kept < len(whole)
     with path.open("ab") as file:
         file.write(b"torn")
@@ -157,7 +159,7 @@ def test_killed_while_scoring_and_started_again(tmp_path, tiny_model, capsys):
     reference.run(found)
     assert f"{kept} of {len(whole)} sequences are known" in capsys.readouterr().out
     assert np.abs(column_of(found) - whole).max() < 1e-3
-    reused = scores.look_up(np.fromfile(path, scores.RECORD), keys_of(found))
+    reused = reference_cache.look_up(np.fromfile(path, reference_cache.RECORD), keys_of(found))
     assert np.sum(reused == column_of(found)) == kept
 
 
@@ -180,7 +182,7 @@ def test_a_book_of_other_numbers_stops_the_stage(tmp_path, tiny_model):
     """Log-probability code that has changed without its version: known sequences are scored again first."""
     found = prepare(tmp_path, tiny_model, loss={"name": "dpo"})
     (path,) = found.folder_of("scores").glob("*/*.bin")
-    records = np.fromfile(path, scores.RECORD)
+    records = np.fromfile(path, reference_cache.RECORD)
     records["logprob"] *= 1.01
     records[:-1].tofile(path)
     shutil.rmtree(found.folder_of("reference"))
@@ -199,13 +201,13 @@ def test_a_log_probability_that_is_not_finite_stops_the_stage(tmp_path, tiny_mod
     with pytest.raises(ValueError, match=r"reference: sequence \d+ of .* has log-probability nan; the model is broken"):
         reference.run(found)
     assert not found.folder_of("reference").exists()
-    assert all(not len(scores.read(book)) for book in found.folder_of("scores").iterdir())
+    assert all(not len(reference_cache.read(book)) for book in found.folder_of("scores").iterdir())
 
 
 def write_column(found: config.Config, folder: Path, values: np.ndarray) -> Path:
     """A reference folder whose manifest claims the model and dataset of the run; the numbers are `values`."""
-    made = artifacts.read(found.folder_of("reference"), columns.REFERENCE, "reference")
-    with artifacts.writing(folder, columns.REFERENCE, made.config, made.inputs) as (scratch, _):
+    made = artifacts.read(found.folder_of("reference"), training_data.REFERENCE, "reference")
+    with artifacts.writing(folder, training_data.REFERENCE, made.config, made.inputs) as (scratch, _):
         np.save(scratch / "logprobs.npy", values)
     return folder
 
@@ -224,7 +226,7 @@ def test_a_column_of_another_model_is_found_by_scoring_again(tmp_path, tiny_mode
         train.train(fresh)
     plan = found.folder_of("train") / "plan.json"
     began = json.loads(plan.read_text())
-    began["inputs"]["reference"] = artifacts.read(wrong, columns.REFERENCE, "reference").fingerprint
+    began["inputs"]["reference"] = artifacts.read(wrong, training_data.REFERENCE, "reference").fingerprint
     plan.write_text(json.dumps(began))
     shutil.rmtree(found.folder_of("train") / "final")
     with pytest.raises(ValueError, match="scored again differ by"):
@@ -265,7 +267,7 @@ def test_two_ranks_score_what_one_scores(two_ranks):
     lengths = IndexedDataset(found.folder_of("dataset")).sequences["completion_length"]
     assert (np.abs(right - alone) / lengths).max() < 1e-4
     files = list(found.folder_of("scores").glob("*/*.bin"))
-    assert len(files) == 2 and sum(f.stat().st_size for f in files) == len(alone) * scores.RECORD.itemsize
+    assert len(files) == 2 and sum(f.stat().st_size for f in files) == len(alone) * reference_cache.RECORD.itemsize
 
 
 def test_zero3_stops_on_every_rank_for_the_column_of_another_model(two_ranks):

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from east import artifacts, config, metrics
+from east.run import artifacts, config
+from east.training import metrics
 from tests.conftest import ROOT, environment, losses, prepare, settings
 
 LORA = {"r": 4, "alpha": 4}

@@ -17,8 +17,12 @@ import torch
 import transformers
 import yaml
 
-from east import arithmetic, artifacts, examples, models, samples, tasks
-from east.config import Task
+from east import models, tasks
+from east.data import examples
+from east.run import artifacts
+from east.run.config import Task
+from east.sampling import samples
+from east.toy import arithmetic
 from tests import drawing
 
 ROOT = Path(__file__).parent.parent

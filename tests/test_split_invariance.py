@@ -11,19 +11,15 @@ import torch
 
 import train
 from east import __main__ as east_main
-from east import (
-    arithmetic,
-    artifacts,
-    config,
-    indexed_dataset,
-    models,
-    plain,
-    reference,
-    split_invariance,
-    stages,
-    tiny,
-)  # fmt: skip
-from east.split_invariance import TOLERANCE, Split, curve_error, found_curve, found_gradient, gradient_error
+from east import models
+from east.checks import plain_trainer, split_invariance
+from east.checks.split_invariance import TOLERANCE, Split, curve_error, found_curve, found_gradient, gradient_error
+from east.commands import stages
+from east.data import indexed_dataset
+from east.run import artifacts, config
+from east.toy import arithmetic
+from east.toy.tiny_model import make_tiny_model  # fmt: skip
+from east.training import reference
 from tests.conftest import GROUP, ROOT, command, prepare, run_file, settings
 
 pytestmark = pytest.mark.timeout(1500)  # one fixture trains 144 runs
@@ -85,7 +81,7 @@ def tiny_model(tmp_path_factory):
     """One layer: every further one costs the runs a third more and is shared out like the first."""
     folder = tmp_path_factory.mktemp("models") / "one_layer"
     texts = [f"{r['question']} {r['solution']}" for r in arithmetic.problems("easy", "train", 200, 0)]
-    tiny.make_tiny_model(folder, texts, hidden_size=32, layers=1, seed=0)
+    make_tiny_model(folder, texts, hidden_size=32, layers=1, seed=0)
     return folder
 
 
@@ -102,7 +98,7 @@ def excerpts(tmp_path_factory, tiny_model):
         ours = split_invariance.excerpt(whole, tmp / "excerpt")
         if ours.loss.name != "sft":
             reference.run(ours)
-        found[name] = (ours, *plain.train(ours, split_invariance.STEPS))
+        found[name] = (ours, *plain_trainer.train(ours, split_invariance.STEPS))
     return found
 
 

@@ -5,7 +5,11 @@ import shutil
 import pytest
 
 import train
-from east import artifacts, check, config, evaluate, samples, stages
+from east.checks import preflight
+from east.commands import stages
+from east.evaluation import compare
+from east.run import artifacts, config
+from east.sampling import samples
 from tests.conftest import prepare, settings
 
 OTHER = {
@@ -25,7 +29,7 @@ def test_settings_that_made_no_part_of_the_dataset_are_refused(found, tmp_path, 
     """By `weigh`, `check` and `train.py` alike: the run's config.yaml must not state what is not so."""
     change, message = OTHER[section]
     other = config.parse(settings(tmp_path, tiny_model, name="other", **{section: change}))
-    for stage in (stages.run_weigh, check.run, train.train):
+    for stage in (stages.run_weigh, preflight.run, train.train):
         with pytest.raises(ValueError, match=r"holds other examples: ") as caught:
             stage(other)
         assert message in str(caught.value)
@@ -42,7 +46,7 @@ def test_graded_by_other_rules_is_refused_by_index(found, tmp_path, tiny_model):
 def test_check_names_the_next_stage(found, capsys):
     for kind, command in (("dataset", "index"), ("graded", "grade"), ("samples", "sample.py")):
         shutil.rmtree(found.folder_of(kind))
-        check.run(found)
+        preflight.run(found)
         last = capsys.readouterr().out.strip().splitlines()[-1]
         assert last.startswith(f"{kind}: not there yet") and command in last
 
@@ -54,14 +58,14 @@ def test_responses_of_another_model_or_temperature_are_refused(tmp_path, tiny_mo
     samples.draw(ours.folder_of("samples"), asked.questions, asked.prompts, asked.model, ours.sampling)
     stages.run_grade(ours)
     hotter = ours.model_copy(update={"sampling": ours.sampling.model_copy(update={"temperature": 0.3})})
-    for stage in (stages.run_grade, stages.run_index, check.run):
+    for stage in (stages.run_grade, stages.run_index, preflight.run):
         with pytest.raises(ValueError, match="holds other responses: temperature: found 1.0, expected 0.3"):
             stage(hotter)
     other = tmp_path / "other"
     shutil.copytree(tiny_model, other)
     (other / "generation_config.json").write_text('{"eos_token_id": [2, 5]}')
     moved = ours.model_copy(update={"model": ours.model.model_copy(update={"path": str(other)})})
-    for stage in (stages.run_index, check.run):
+    for stage in (stages.run_index, preflight.run):
         with pytest.raises(ValueError, match=f"holds other responses: model: found .*{artifacts.model_digest(other)}"):
             stage(moved)
 
@@ -84,5 +88,5 @@ def test_weights_that_share_a_name_but_not_the_exponent_are_refused(found, tmp_p
 
 def test_a_result_that_is_not_there_is_named_before_anything_is_drawn(found):
     with pytest.raises(ValueError, match=r"--against: found no result 'bsae', expected a folder or one of \[\]"):
-        evaluate.run(found, base=True, against="bsae")
+        compare.run(found, base=True, against="bsae")
     assert not (found.folder / "eval").exists()

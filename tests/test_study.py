@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from east import artifacts, cells, jobs, study_sections
-from east.study import Book, link_samples
+from east.report import study_text
+from east.run import artifacts
+from east.study import job_graph, study_file
+from east.study.ledger import Book, link_samples
 from tests.conftest import ROOT, command, environment
 
 A = {"runs": {"sft": "sft.yaml", "dpo": "dpo.yaml"}, "a": 1.5, "select": [90, 100],
@@ -30,14 +32,14 @@ def write_study(folder: Path, **changes) -> Path:
     return folder / "study.yaml"
 
 
-def load(folder: Path, **changes) -> cells.Study:
-    return cells.load(str(write_study(folder, **changes)), [])
+def load(folder: Path, **changes) -> study_file.Study:
+    return study_file.load(str(write_study(folder, **changes)), [])
 
 
 def test_a_grid_is_every_combination_and_equal_cells_are_one(tmp_path):
     """Per seed: 1 backbone; sft and dpo x (vanilla, lw_p, east): 6; a in {-1, 1.5} for SFT: 1 more, for east at the
     task's own a = 1.5 is in `table` already; n in {4, 16}: 1 more; rounds 2 of vanilla and east: 2 more."""
-    found = cells.expand(load(tmp_path, experiments={
+    found = study_file.expand(load(tmp_path, experiments={
         "table": {"loss": ["sft", "dpo"], "method": ["vanilla", "lw_p", "east"]},
         "curve": {"a": [-1, 1.5], "select": True},
         "n": {"n": [4, 16]},
@@ -55,7 +57,7 @@ def test_a_cell_is_a_run_file_and_overrides(tmp_path):
         "curve": {"a": [-1]}, "five": {"strategy": ["rejection"], "a": [0.5]},
         "local": {"loss": ["dpo"], "method": ["lw_w"]}, "rounds": {"method": ["vanilla"], "rounds": 2},
     })  # fmt: skip
-    found = {c.label + f"-{c.round}": cells.settings(study, c) for c in cells.expand(study) if c.seed == 1}
+    found = {c.label + f"-{c.round}": study_file.settings(study, c) for c in study_file.expand(study) if c.seed == 1}
     dropped, local = found["sft-east-entropy--1-1"], found["dpo-lw_w-1"]
     assert (dropped.weighting.a, dropped.weighting.zero, dropped.weighting.strategy) == (-1, "drop", "entropy")
     assert (local.loss.name, local.loss.local_weight, local.weighting.strategy) == ("dpo", "lw_w", "uniform")
@@ -73,8 +75,8 @@ def test_shared_stages_are_planned_once_and_in_order(tmp_path):
         "table": {"loss": ["sft", "dpo"], "method": ["vanilla", "east"]}, "n": {"n": [4]},
         "rounds": {"method": ["vanilla"], "rounds": 2},
     })  # fmt: skip
-    found = cells.expand(study)
-    plan = cells.Plan(study, found)
+    found = study_file.expand(study)
+    plan = study_file.Plan(study, found)
     names = list(plan.jobs)
     stages = [Path(name).name.split("-")[0] for name in names]
     expected = {"sample": 2, "grade": 3, "index": 4, "weigh": 6, "reference": 1, "train": 6, "evaluate": 7}
@@ -116,7 +118,7 @@ def test_bad_study_files_are_refused(tmp_path, changes, message):
 
 def test_the_small_study_is_the_papers_grid(tmp_path):
     """The paper's grid and no less: what is taken out of the file is missing from the report."""
-    study = cells.load(str(ROOT / "configs" / "study_small.yaml"), [])
+    study = study_file.load(str(ROOT / "configs" / "study_small.yaml"), [])
     assert study.seeds == [0, 1, 2, 3, 4] and study.n == 128
     assert [task.name for task in study.tasks] == ["tiny-easy", "tiny-hard"]
     asked = {name: e.model_dump(exclude_defaults=True) for name, e in study.experiments.items()}
@@ -127,17 +129,17 @@ def test_the_small_study_is_the_papers_grid(tmp_path):
         "fig5": {"strategy": ["entropy", "accuracy", "rejection"], "a": [0.5, 1, 1.5]},
         "n": {"method": ["vanilla", "east"], "n": [8, 16, 32, 64, 128]},
     }
-    assert tuple(asked) == study_sections.SHOWN
+    assert tuple(asked) == study_text.SHOWN
     assert all((task.model_dump()["a"], task.select) == (1, (4400, 4900)) for task in study.tasks)
 
 
 def test_the_llama_study_is_the_papers_grid():
     """The 16 exponents that the paper searches, and auto; its authors' table beside it."""
-    study = cells.load(str(ROOT / "configs" / "study_llama.yaml"), [])
+    study = study_file.load(str(ROOT / "configs" / "study_llama.yaml"), [])
     assert study.experiments["fig3"].a == [
         -3, -2.5, -2, -1.5, -1.25, -1, -0.5, 0.1, 0.2, 0.5, 0.7, 1, 1.5, 2, 2.5, 3, "auto",
     ]  # fmt: skip
-    assert tuple(study.experiments) == study_sections.SHOWN and study.seeds == [0, 1, 2, 3, 4]
+    assert tuple(study.experiments) == study_text.SHOWN and study.seeds == [0, 1, 2, 3, 4]
     assert study.experiments["n"].method == ["vanilla", "east"] and study.experiments["fig4"].rounds == 3
     paper = {(p.model, p.task, p.loss, p.method): p.accuracy for p in study.paper}
     assert len(paper) == len(study.paper) == 28
@@ -154,9 +156,9 @@ def test_the_llama_study_is_the_papers_grid():
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("study_*.yaml")), ids=lambda p: p.stem)
 def test_every_shipped_study_is_a_plan(path):
-    study = cells.load(str(path), [])
-    found = cells.expand(study)
-    assert len(cells.Plan(study, found).jobs) > 2 * len(found)
+    study = study_file.load(str(path), [])
+    found = study_file.expand(study)
+    assert len(study_file.Plan(study, found).jobs) > 2 * len(found)
     assert len({s["task"] for s in study.model_dump()["tasks"]}) == 2
 
 
@@ -171,12 +173,12 @@ def test_jobs_run_side_by_side_and_a_failure_stops_only_what_needs_it(tmp_path):
     (tmp_path / "fail.py").write_text(late)
     python, a, d = sys.executable, str(tmp_path / "a"), str(tmp_path / "d")
     told: list[tuple[str, str | None]] = []
-    jobs.run(
+    job_graph.run(
         [
-            jobs.Job("a", [python, str(tmp_path / "meet.py"), a, d]),
-            jobs.Job("b", [python, str(tmp_path / "fail.py")], ("a",)),
-            jobs.Job("c", [python, "-c", "1"], ("b",)),
-            jobs.Job("x/d", ["/bin/sh", "-c", f"touch {d}; while ! test -e {a}; do sleep 0.1; done; echo $COLOUR"]),
+            job_graph.Job("a", [python, str(tmp_path / "meet.py"), a, d]),
+            job_graph.Job("b", [python, str(tmp_path / "fail.py")], ("a",)),
+            job_graph.Job("c", [python, "-c", "1"], ("b",)),
+            job_graph.Job("x/d", ["/bin/sh", "-c", f"touch {d}; while ! test -e {a}; do sleep 0.1; done; echo $COLOUR"]),
         ],
         [{"COLOUR": "red"}, {"COLOUR": "red"}], False, tmp_path / "logs",
         lambda name, end: told.append((name, end.error)) if end else None,
@@ -281,8 +283,8 @@ def test_a_study_is_stopped_goes_on_past_a_failed_cell_and_skips_what_is_done(tm
 
 def waiting(path: Path, *changes: str) -> list[str]:
     """Labels and rounds of the cells that a start of the study would make."""
-    study = cells.load(str(path), list(changes))
-    return sorted(f"{c.label} {c.n} {c.round}" for c in Book(study, cells.expand(study)).waiting())
+    study = study_file.load(str(path), list(changes))
+    return sorted(f"{c.label} {c.n} {c.round}" for c in Book(study, study_file.expand(study)).waiting())
 
 
 def results_of_another_time_are_not_kept(path: Path, rows: list[dict]):
@@ -336,8 +338,8 @@ def sft(row: dict) -> str:
 def models_go_once_nothing_starts_from_them(path: Path, rows: list[dict]):
     """keep_models: false. Round 1's model stays while round 2 waits and goes when it is done; so do all others."""
     out = path.parent / "out"
-    study = cells.load(str(path), ["keep_models=false"])
-    book = Book(study, cells.expand(study))
+    study = study_file.load(str(path), ["keep_models=false"])
+    book = Book(study, study_file.expand(study))
     first, second = (next(r for r in rows if (sft(r), r["n"], r["round"]) == ("sft-vanilla", 8, t)) for t in (1, 2))
     final = {t: out / row["train"] / "final" for t, row in ((1, first), (2, second))}
     assert final[1].exists() and final[2].exists()
@@ -346,14 +348,14 @@ def models_go_once_nothing_starts_from_them(path: Path, rows: list[dict]):
     assert final[1].exists(), "round 2 starts from it"
     book.done(second["id"])
     assert not final[1].exists() and not final[2].exists()
-    assert Book(study, cells.expand(study)).waiting() == [], "a deleted model's results stand"
+    assert Book(study, study_file.expand(study)).waiting() == [], "a deleted model's results stand"
 
 
 def test_a_larger_n_of_an_old_folder_is_refused_in_one_line(tmp_path):
     """n = 16 has samples of its own; where the study asks for 64, n = 16 would be a view of the first of those."""
     study = load(tmp_path, seeds=[0], n=64, experiments={"e": {"n": [16, 64]}})
-    small = next(c for c in cells.expand(study) if c.n == 16)
-    own = cells.settings(study, small).folder_of("samples")
+    small = next(c for c in study_file.expand(study) if c.n == 16)
+    own = study_file.settings(study, small).folder_of("samples")
     own.mkdir(parents=True)
     with pytest.raises(ValueError, match="found responses drawn for n = 16, expected a view of those for n = 64") as e:
         link_samples(study, small)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from east import models, tasks
-from east.config import SYSTEM_PROMPT, Task
+from east.run.config import SYSTEM_PROMPT, Task
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 

@@ -17,7 +17,10 @@ import pytest
 import torch
 
 import train
-from east import artifacts, columns, config, engine, metrics, models, reference
+from east import models
+from east.data import training_data
+from east.run import artifacts, config
+from east.training import deepspeed_engine, metrics, reference
 from tests.conftest import ROOT, command, environment, losses, prepare, run_file, settings, write_responses
 
 LOSSES = ("sft", "dpo", "kto")
@@ -80,9 +83,9 @@ def test_step_0_invariants(matrix, prepared, tiny_model, loss):
     first = matrix[f"{loss}-full-zero0"][0]
     found = config.parse(settings(prepared, tiny_model, loss={"name": loss}))
     weights = np.load(found.folder_of("weights") / "weights.npy")
-    from east import batches
+    from east.training import schedule
 
-    _, rows = batches.step_rows(np.flatnonzero(np.load(found.folder_of("weights") / "kept.npy")), 0, 8, 0)
+    _, rows = schedule.step_rows(np.flatnonzero(np.load(found.folder_of("weights") / "kept.npy")), 0, 8, 0)
     if loss == "dpo":
         assert first["loss"] == pytest.approx(math.log(2) * weights[rows].mean(), rel=1e-5)
         assert abs(first["reward_chosen"]) < 1e-5 and abs(first["reward_rejected"]) < 1e-5
@@ -256,7 +259,7 @@ def test_a_reference_that_is_off_by_a_constant_stops_the_first_step(prepared, ti
         wrong = pairs if case == "kto-pairs" else np.ones(len(pairs))
         return np.load(found.folder_of("reference") / "logprobs.npy") + off * wrong, SimpleNamespace(fingerprint="")
 
-    monkeypatch.setattr(columns, "reference", column)
+    monkeypatch.setattr(training_data, "reference", column)
     values = settings(
         prepared, tiny_model, name=f"{case}-{dtype}", loss=CHANGES[case], train={"dtype": dtype, "max_steps": 1}
     )
@@ -283,12 +286,13 @@ def test_changed_base_model_under_a_cached_reference_stops(tmp_path, tiny_model)
 
 
 def test_tokenizer_that_differs_from_the_index_stops(tmp_path, tiny_model):
-    from east import arithmetic, tiny
+    from east.toy import arithmetic
+    from east.toy.tiny_model import make_tiny_model
 
     found = prepare(tmp_path, tiny_model)
     other = tmp_path / "other"
     texts = [r["question"] for r in arithmetic.problems("hard", "train", 50, 1)]
-    tiny.make_tiny_model(other, texts, hidden_size=32, layers=2, seed=0)
+    make_tiny_model(other, texts, hidden_size=32, layers=2, seed=0)
     changed = found.model_copy(update={"model": found.model.model_copy(update={"path": str(other)})})
     with pytest.raises(ValueError, match="was tokenised with tokenizer .* but"):
         train.train(changed)
@@ -423,7 +427,7 @@ def test_trim_gives_free_memory_back():
     blocks = [torch.ones(1 << 18) for _ in range(200)]  # a MiB each
     del blocks[::2]  # holes, which malloc keeps
     before = resident()
-    engine.trim(torch.device("cuda"))
+    deepspeed_engine.trim(torch.device("cuda"))
     assert before - resident() < 10 << 20
-    engine.trim(torch.device("cpu"))
+    deepspeed_engine.trim(torch.device("cpu"))
     assert before - resident() > 80 << 20

@@ -5,7 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from east import artifacts, config, stages, weights
+from east.commands import stages
+from east.run import artifacts, config
+from east.weighting import weights
 from tests.conftest import prepare, settings
 
 

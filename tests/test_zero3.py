@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from east.logprobs import CompletionLogprobs
-from east.packing import pack
+from east.training.logprobs import CompletionLogprobs
+from east.training.packing import pack
 from tests.yardstick import relative_distance
 from tests.zero3_cases import CASES, COEFFICIENTS, sequences
 

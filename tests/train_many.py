@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import train
-from east import config
+from east.run import config
 
 for values in json.loads(Path(sys.argv[-1]).read_text()):
     train.train(config.parse(values))

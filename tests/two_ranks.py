@@ -11,14 +11,15 @@ import sys
 from pathlib import Path
 
 import train
-from east import config, engine, reference
+from east.run import config
+from east.training import deepspeed_engine, reference
 
-rank, _, _ = engine.start()
+rank, _, _ = deepspeed_engine.start()
 said: list[str | None] = []
 steps = json.loads(Path(sys.argv[-1]).read_text())
 for step in steps:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as in a fresh process
-    with engine.together():
+    with deepspeed_engine.together():
         if rank == 0:
             for path in step.get("remove", []):
                 shutil.rmtree(path)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from east import vllm_engine
+from east.sampling import vllm_engine
 from tests import drawing
 from tests.test_generate import CONTEXT, STOP
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-import east.attention  # noqa: F401  (registers `packed` with transformers)
+import east.training.packed_attention  # noqa: F401  (registers `packed` with transformers)
 
 VOCABULARY = 61
 

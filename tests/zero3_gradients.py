@@ -5,9 +5,9 @@ import argparse
 
 import torch
 
-from east import engine
-from east.logprobs import CompletionLogprobs
-from east.packing import pack
+from east.training import deepspeed_engine
+from east.training.logprobs import CompletionLogprobs
+from east.training.packing import pack
 from tests.zero3_cases import CASES, COEFFICIENTS, sequences
 
 
@@ -17,7 +17,7 @@ def step_gradient(case: str, rank: int, ranks: int) -> dict[str, torch.Tensor]:
     module = CompletionLogprobs(model, chunk_tokens=16, with_collision=True)
     trained = [p for p in module.parameters() if p.requires_grad]
     zero = {"stage": 3, "stage3_param_persistence_threshold": 0, "stage3_max_live_parameters": 0}
-    wrapped = engine.initialize(
+    wrapped = deepspeed_engine.initialize(
         module,
         torch.optim.SGD(trained, lr=1.0),
         zero=zero,
@@ -33,7 +33,7 @@ def step_gradient(case: str, rank: int, ranks: int) -> dict[str, torch.Tensor]:
         loss = (COEFFICIENTS[mine] * out.sums).sum() * ranks
         wrapped.backward(loss, scale_wrt_gas=False)
     wrapped.step()
-    after = engine.gather(wrapped, rank)
+    after = deepspeed_engine.gather(wrapped, rank)
     return {name: before[name] - after["model." + name] for name in before} if rank == 0 else {}
 
 
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--out", required=True)
     parser.add_argument("--local_rank", type=int)
     out = parser.parse_args().out
-    rank, ranks, _ = engine.start()
+    rank, ranks, _ = deepspeed_engine.start()
     torch.set_num_threads(1)
     found = {case: step_gradient(case, rank, ranks) for case in CASES}
     if rank == 0:

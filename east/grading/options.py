@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from east.grading.answers import Boxes, Extraction
+from east.grading.extraction import Boxes, Extraction
 
 VERSION = 1  # raised with every change of what the grader says of some answer
 

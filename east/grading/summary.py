@@ -5,7 +5,7 @@ import heapq
 from collections import Counter
 from typing import Any
 
-from east.grading.answers import SOURCES
+from east.grading.extraction import SOURCES
 from east.grading.options import Grading
 from east.grading.workers import Workers
 

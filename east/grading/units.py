@@ -8,7 +8,7 @@ never a factor.
 
 import re
 
-from east.grading.answer_tokens import CONSTANTS, FUNCTIONS, GREEK, LETTERS, OPERATORS, RELATIONS, WRITTEN, Token
+from east.grading.lexer import CONSTANTS, FUNCTIONS, GREEK, LETTERS, OPERATORS, RELATIONS, WRITTEN, Token
 
 _NAMES = (
     "meter m metre|cm centimeter centimetre|mm millimeter millimetre|km kilometer kilometre|inch in inches|"

@@ -1,0 +1,1 @@
+"""Is this run what it says it is?"""

@@ -1,0 +1,104 @@
+"""The trainer that nobody would doubt, to hold train.py to: `east check --split-invariance`.
+
+One sequence at a time through transformers' own forward with all its logits, autograd, torch's AdamW, one process;
+the equations once more, in float32.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from east import models
+from east.data import indexed_dataset
+from east.run.config import Config
+from east.training import schedule
+
+
+def start(run: Config) -> Any:
+    """The policy before its first step."""
+    torch.manual_seed(run.train.seed)  # the adapter's first matrix, as in train.py
+    folder = models.resolve(*run.starting_model)
+    return models.load_policy(folder, dtype="float32", attention="sdpa", lora=run.model.lora)
+
+
+def train(run: Config, steps: int) -> tuple[dict[str, Tensor], list[float]]:
+    """(gradient of the first step, losses of `steps` steps). Every example is trained."""
+    t, device = run.train, torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    data = indexed_dataset.IndexedDataset(run.folder_of("dataset"))
+    weights = np.load(run.folder_of("weights") / "weights.npy")
+    column = np.zeros(len(data.sequences))
+    if run.loss.name != "sft":
+        column = np.load(run.folder_of("reference") / "logprobs.npy")
+    policy = start(run).to(device)
+    trained = {name: p for name, p in policy.named_parameters() if p.requires_grad}
+    decayed = [{"params": [p for p in trained.values() if p.ndim >= 2], "weight_decay": t.weight_decay}]
+    others = [{"params": [p for p in trained.values() if p.ndim < 2], "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW([g for g in decayed + others if g["params"]], lr=t.lr, betas=t.betas, eps=t.eps)
+    first, curve = dict[str, Tensor](), []
+    for step in range(steps):
+        epoch, rows = schedule.step_rows(np.arange(len(data)), step, t.batch_size, t.seed)
+        curve.append(_backward(run, policy, data, weights, column, epoch, rows))
+        if step == 0:
+            first = {name: p.grad.cpu().clone() for name, p in trained.items() if p.grad is not None}
+        torch.nn.utils.clip_grad_norm_(trained.values(), t.max_grad_norm)
+        total = schedule.total_steps(len(data), t.batch_size, t.epochs)
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.learning_rate(step, total, t.lr, t.warmup_ratio, t.schedule)
+        optimizer.step()
+        optimizer.zero_grad()
+    return first, curve
+
+
+def _backward(run: Config, policy: Any, data: Any, weights: Any, column: Any, epoch: int, rows: Any) -> float:
+    """Accumulate the gradient of one step, example by example; returns its loss."""
+    loss, examples = run.loss, data.examples[rows]
+    lengths = data.sequences["completion_length"]
+    z0 = mean_perplexity = torch.tensor(0.0)
+
+    def score(row: int) -> tuple[Tensor, Tensor]:
+        return _logprob(policy, data.prompt(row), data.completion(row))
+
+    def perplexity(sums: Tensor, sequences: Any) -> Tensor:
+        return (-sums.detach().sum() / int(lengths[sequences].sum())).exp()
+
+    pairs = [[e["response"], e["rejected"]][: 1 + (loss.name == "dpo")] for e in examples]
+    with torch.no_grad():
+        if loss.name == "kto":
+            ratios = [score(row)[0] - column[row] for row in data.kl[epoch % len(data.kl)][rows]]
+            z0 = torch.stack(ratios).mean().clamp(min=0)
+        if loss.local_weight == "lw_p":
+            mean_perplexity = torch.stack([perplexity(torch.stack([score(s)[0] for s in p]), p) for p in pairs]).mean()
+    total = 0.0
+    for e, pair, row in zip(examples, pairs, rows, strict=True):
+        scored = [score(s) for s in pair]
+        sums = torch.stack([s for s, _ in scored])
+        ratio = sums - torch.tensor(column[pair], dtype=sums.dtype, device=sums.device)
+        if loss.name == "dpo":
+            value = -logsigmoid(loss.beta * (ratio[0] - ratio[1]))
+        elif loss.name == "kto":
+            value = loss.lambda_undesirable * torch.sigmoid(loss.beta * (ratio[0] - z0))
+            if e["desirable"]:
+                value = loss.lambda_desirable * torch.sigmoid(loss.beta * (z0 - ratio[0]))
+        else:
+            mean = float(lengths[examples["response"]].mean())
+            value = -sums[0] / {"example": int(lengths[pair[0]]), "sum": 1, "token": mean}[loss.normalization]
+        if loss.local_weight == "lw_p":
+            value = value * perplexity(sums, pair) / mean_perplexity
+        elif loss.local_weight == "lw_w":
+            value = value * math.prod((c / int(lengths[s])).exp() for (_, c), s in zip(scored, pair, strict=True))
+        value = value * weights[row] / len(rows)
+        value.backward()
+        total += value.item()
+    return total
+
+
+def _logprob(policy: Any, prompt: Any, completion: Any) -> tuple[Tensor, Tensor]:
+    """(log pi(completion | prompt), sum_t log(pi(y_t) / sum_v pi(v)^2) without gradient) from all the logits."""
+    ids = torch.tensor(np.concatenate([prompt, completion]).astype(np.int64), device=policy.device)
+    logprobs = policy(input_ids=ids[None]).logits[0, len(prompt) - 1 : -1].log_softmax(dim=1)
+    own = logprobs.gather(1, ids[len(prompt) :, None]).squeeze(1)
+    return own.sum(), (own - (2 * logprobs).logsumexp(dim=1)).detach().sum()

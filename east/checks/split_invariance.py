@@ -1,0 +1,193 @@
+"""`east check --split-invariance`: do ranks, micro-batches and packing leave the gradient and the curve as they are?
+
+train.py is held to `checks.plain_trainer` on an excerpt of the run's examples, in float32 and without dropout: the gradient of
+the first optimizer step, tensor by tensor, and the losses of ten steps, of which one is not full.
+"""
+
+import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from east.checks import plain_trainer
+from east.commands import rounds, stages
+from east.data import indexed_dataset, training_data
+from east.run import artifacts
+from east.run.config import Config, to_yaml
+from east.training import metrics, schedule
+
+STEPS = 10
+TOLERANCE = 1e-5  # relative, float32
+SMALL = 1e-3  # a tensor whose gradient is below this share of the whole is measured against that share
+SCALE = 1e3  # the gradient run moves every weight by SCALE times its gradient, well above the weight's last bit
+
+
+class Split(NamedTuple):
+    """How a step is shared out: ranks x micro_batch x accumulation examples, or by tokens where micro_tokens is set."""
+
+    ranks: int
+    micro_batch: int
+    micro_tokens: int | None = None
+
+    def name(self, batch_size: int) -> str:
+        if self.micro_tokens is not None:
+            return f"{self.ranks}x{self.micro_tokens}tokens"
+        return f"{self.ranks}x{self.micro_batch}x{schedule.micro_steps(batch_size, self.ranks, self.micro_batch)}"
+
+
+def splits(batch_size: int, micro_tokens: int | None = None) -> list[Split]:
+    """For 16 examples: 1x16x1, 1x4x4, 2x2x4, 1x1x16; then the run's own micro-batches by tokens, on 2 ranks."""
+    shares = (1, batch_size), (1, math.ceil(batch_size / 4)), (2, math.ceil(batch_size / 8)), (1, 1)
+    found = list(dict.fromkeys(Split(*share) for share in shares))
+    return found if micro_tokens is None else [*found, Split(2, 1, micro_tokens)]
+
+
+def excerpt(config: Config, folder: Path) -> Config:
+    """A run of its own in `folder`: dataset and weights of the examples of about ten steps; returns its Config.
+
+    Raises ValueError for settings that depend on the split by definition, and for fewer than two steps of examples.
+    """
+    if config.loss.depends_on_split:
+        raise ValueError("loss.normalization, loss.kl: `microbatch` averages over micro-batches, so it depends on them")
+    data = indexed_dataset.IndexedDataset(config.folder_of("dataset"), config.dataset_settings)
+    weights, kept, _ = training_data.weights(config, data)
+    rows = kept[: STEPS * config.train.batch_size - 1]
+    rows = rows[: len(rows) - (len(rows) % config.train.batch_size == 0)]  # a last step that is not full
+    if len(rows) <= config.train.batch_size:
+        raise ValueError(f"found {len(rows)} examples, expected more than one step's {config.train.batch_size}")
+    ours = _settings(config, folder, len(rows))
+    inputs = {"dataset": _copy(data, rows, ours)}
+    with artifacts.writing(ours.folder_of("weights"), stages.WEIGHTS, ours.weighting.used, inputs) as (out, _):
+        np.save(out / "weights.npy", weights[rows])
+        np.save(out / "kept.npy", np.ones(len(rows), dtype=bool))
+    return ours
+
+
+def _settings(config: Config, folder: Path, examples: int) -> Config:
+    steps = schedule.steps_per_epoch(examples, config.train.batch_size)
+    model, lora = config.model, config.model.lora
+    if lora is not None:
+        model = model.model_copy(update={"lora": lora.model_copy(update={"dropout": 0.0})})
+    train = config.train.model_copy(
+        update={
+            "dtype": "float32", "epochs": math.ceil(STEPS / steps), "max_steps": STEPS,
+            "checkpoint_every": STEPS, "tensorboard": False, "wandb": None,
+        }
+    )  # fmt: skip
+    return config.model_copy(update={"run": str(folder), "round": 1, "model": model, "train": train})
+
+
+def _copy(data: indexed_dataset.IndexedDataset, rows: Any, ours: Config) -> str:
+    """Write the examples `rows` as the dataset of `ours`; returns its fingerprint."""
+    folder, known = ours.folder_of("dataset"), dict[int, int]()
+    with artifacts.writing(folder, indexed_dataset.KIND, data.manifest.config, {}) as (out, summary):
+        writer = indexed_dataset.Writer(out, data.vocabulary)
+
+        def copied(row: int) -> int:
+            if row >= 0 and row not in known:
+                s = data.sequences[row]
+                prompt, completion = writer.segment(data.prompt(row)), writer.segment(data.completion(row))
+                known[row] = writer.sequence(prompt, completion, int(s["question"]), int(s["sample"]))
+            return known.get(row, -1)
+
+        for e in data.examples[rows]:
+            response, rejected = copied(int(e["response"])), copied(int(e["rejected"]))
+            writer.example(int(e["question"]), response, rejected, bool(e["desirable"]))
+        kl = None if data.kl is None else np.array([[copied(int(row)) for row in plan[rows]] for plan in data.kl])
+        writer.close(data.question_ids(), kl)
+        summary.update(vocabulary=data.vocabulary)
+    return indexed_dataset.IndexedDataset(folder).fingerprint
+
+
+def variants(ours: Config, split: Split) -> tuple[Config, Config]:
+    """The two runs of train.py for one split: the gradient's and the curve's.
+
+    AdamW without momentum and with an eps far above any gradient is gradient descent of rate lr / eps: one step of
+    it leaves start - SCALE * gradient.
+    """
+    name = split.name(ours.train.batch_size)
+    shared = {"micro_batch": split.micro_batch, "micro_tokens": split.micro_tokens}
+    descent = {
+        "lr": SCALE * 1e8, "eps": 1e8, "betas": (0.0, 0.0), "weight_decay": 0.0, "max_grad_norm": 1e30,
+        "warmup_ratio": 0.0, "schedule": "constant", "max_steps": 1,
+    }  # fmt: skip
+    gradient, curve = (ours.train.model_copy(update={**shared, **change}) for change in (descent, {}))
+    return (
+        ours.model_copy(update={"name": f"gradient-{name}", "train": gradient}),
+        ours.model_copy(update={"name": f"curve-{name}", "train": curve}),
+    )
+
+
+def found_gradient(run: Config) -> dict[str, Tensor]:
+    """Of every trained tensor, from what a finished gradient run exported."""
+    start, final = plain_trainer.start(run), run.folder_of("train") / "final"
+    if run.model.lora:
+        stored = safetensors.torch.load_file(final / "adapter" / "adapter_model.safetensors")
+        after = {name.replace(".weight", ".default.weight"): value for name, value in stored.items()}
+    else:
+        after = safetensors.torch.load_file(final / "model.safetensors")
+    return {n: (p.detach().cpu() - after[n]) / SCALE for n, p in start.named_parameters() if n in after}
+
+
+def found_curve(run: Config) -> list[float]:
+    """The losses that a finished run logged."""
+    return [row["loss"] for row in metrics.read(run.folder_of("train"))]
+
+
+def gradient_error(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
+    """The largest ||found - expected|| / ||expected|| over tensors."""
+    assert found.keys() == expected.keys(), found.keys() ^ expected.keys()
+    floor = SMALL * float(torch.stack([e.norm() for e in expected.values()]).norm())
+    return max(float((found[n] - e).norm()) / max(float(e.norm()), floor) for n, e in expected.items())
+
+
+def curve_error(found: list[float], expected: list[float]) -> float:
+    """The largest relative difference of two loss curves of equal length."""
+    return max(abs(f - e) / max(abs(e), 1e-12) for f, e in zip(found, expected, strict=True))
+
+
+def run(config: Config) -> None:
+    """Print the errors of every split. Raises ValueError when one is beyond TOLERANCE; its files then stay."""
+    scratch = config.folder / "split_invariance"
+    shutil.rmtree(scratch, ignore_errors=True)
+    ours = excerpt(config, scratch)
+    if config.loss.name != "sft":
+        _launch(1, ["-m", "east", "reference"], ours)
+    gradient, curve = plain_trainer.train(ours, STEPS)
+    torch.cuda.empty_cache()  # the runs to come want the memory
+    found = len(np.load(ours.folder_of("weights") / "kept.npy"))
+    print(f"{found} examples, steps of {ours.train.batch_size}, float32, against one sequence at a time and unpacked")
+    print(f"{'ranks x micro-batch x accumulation':36}{'gradient':>12}{f'{STEPS} losses':>12}")
+    worst = 0.0
+    for split in splits(ours.train.batch_size, ours.train.micro_tokens):
+        name = split.name(ours.train.batch_size)
+        if torch.cuda.is_available() and torch.cuda.device_count() < split.ranks:
+            print(f"{name:36}{'not run: one GPU':>24}")
+            continue
+        first, second = variants(ours, split)
+        for variant in (first, second):
+            _launch(split.ranks, [str(rounds.ROOT / "train.py")], variant)
+        errors = gradient_error(found_gradient(first), gradient), curve_error(found_curve(second), curve)
+        print(f"{name:36}{errors[0]:12.1e}{errors[1]:12.1e}", flush=True)
+        worst = max(worst, *errors)
+    if not worst <= TOLERANCE:
+        raise ValueError(f"the splits differ by {worst:.1e}, expected at most {TOLERANCE:g}; see {scratch}")
+    shutil.rmtree(scratch)
+
+
+def _launch(ranks: int, program: list[str], run: Config) -> None:
+    """One of our programs on a resolved run file, as a user would start it."""
+    file = Path(run.run) / f"{run.label}.yaml"
+    artifacts.write_text(file, to_yaml(run))
+    start = [sys.executable] if ranks == 1 else rounds.launcher(f"deepspeed --num_accelerators {ranks}")
+    done = subprocess.run([*start, *program, "--config", str(file)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if "error: " in line] or done.stderr.splitlines()[-1:]
+        raise ValueError(f"{program[-1]} on {ranks} ranks failed: {' '.join(lines[:1])}")

@@ -1,0 +1,1 @@
+"""Responses to examples to tokens on disk."""

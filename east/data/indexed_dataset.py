@@ -1,0 +1,265 @@
+"""The on-disk token store and its reader.
+
+    dataset/   tokens.bin      token ids of prompts and completions, one after the other, uint16 or uint32
+               sequences.npy   a row per sequence: where its prompt and its completion stand in tokens.bin
+               examples.npy    a row per training example: row numbers in `sequences`
+               kl.npy          KTO only [plans, examples]: row number of each example's mismatched pair
+               questions.json  question ids; the `question` fields are positions in this list
+
+Prompt and completion are separate segments: a prompt shared by many sequences is stored once, and a
+mismatched pair (prompt of one question, completion of another) costs a row, not tokens.
+"""
+
+import hashlib
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from east.run import artifacts
+
+KIND = "dataset"
+SEQUENCE = np.dtype(
+    [
+        ("prompt_offset", "<i8"),
+        ("prompt_length", "<i4"),
+        ("completion_offset", "<i8"),
+        ("completion_length", "<i4"),
+        ("question", "<i4"),
+        ("sample", "<i4"),
+    ]
+)
+EXAMPLE = np.dtype(
+    [
+        ("question", "<i4"),
+        ("response", "<i8"),  # sequence row: SFT and KTO response, DPO chosen
+        ("rejected", "<i8"),  # sequence row: DPO only, else -1
+        ("desirable", "?"),  # KTO label; True for SFT and DPO
+    ]
+)
+BLOCK_TOKENS = 1 << 17  # a block stays in the processor's cache
+BUFFER_BYTES = 1 << 20
+
+Segments = tuple[NDArray[Any], NDArray[Any]]  # offsets and lengths, in tokens
+
+
+class Writer:
+    """Appends segments, sequences and examples to the files of a folder; memory does not grow with them.
+
+    Token ids are checked and written a block at a time: a fault may show some calls after its `segment`, but
+    nothing of its block is written.
+    """
+
+    def __init__(self, folder: Path, vocabulary: int):
+        self.folder = folder
+        self.dtype = np.dtype("<u2" if vocabulary <= 1 << 16 else "<u4")
+        self.vocabulary = vocabulary
+        self._file = (folder / "tokens.bin").open("wb")
+        self._block = np.empty(BLOCK_TOKENS, dtype=np.int64)
+        self._written = self._filled = 0
+        self._sequences = _Table(folder / "sequences.npy", SEQUENCE)
+        self._examples = _Table(folder / "examples.npy", EXAMPLE)
+
+    def segment(self, tokens: ArrayLike) -> tuple[int, int]:
+        """Store token ids; returns (offset, length). Raises ValueError for no tokens, or foreign ids in the block."""
+        ids = np.asarray(tokens, dtype=np.int64)
+        if not ids.size:
+            raise ValueError("found a segment with no tokens, expected one or more; sample again")
+        if self._filled + ids.size > self._block.size:
+            self._flush()
+            if ids.size > self._block.size:
+                self._block = np.empty(ids.size, dtype=np.int64)
+        offset, end = self._written + self._filled, self._filled + ids.size
+        self._block[self._filled : end] = ids
+        self._filled = end
+        return offset, ids.size
+
+    def sequence(self, prompt: tuple[int, int], completion: tuple[int, int], question: int, sample: int) -> int:
+        """Add a sequence of two stored segments; returns its row number."""
+        return self._sequences.append(*prompt, *completion, question, sample)
+
+    def sequences(
+        self, prompts: Segments, completions: Segments, questions: ArrayLike, samples: ArrayLike
+    ) -> NDArray[np.int64]:
+        """Add many sequences at once, all arguments [sequences] or scalar; returns their row numbers."""
+        columns = np.broadcast_arrays(*prompts, *completions, questions, samples)
+        rows = np.empty(columns[0].size, dtype=SEQUENCE)
+        for name, column in zip(SEQUENCE.names or (), columns, strict=True):
+            rows[name] = column
+        return self._sequences.extend(rows)
+
+    def segments(self, rows: NDArray[np.int64]) -> tuple[Segments, Segments]:
+        """(prompts, completions) of sequences already added, each as (offsets, lengths) of the shape of `rows`."""
+        s = self._sequences.rows()[rows]
+        return (s["prompt_offset"], s["prompt_length"]), (s["completion_offset"], s["completion_length"])
+
+    def example(self, question: int, response: int, rejected: int = -1, desirable: bool = True) -> None:
+        """Add a training example by the row numbers of its sequences."""
+        self._examples.append(question, response, rejected, desirable)
+
+    def responses(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(questions, response rows) of the examples added so far, each [examples]."""
+        found = self._examples.rows()
+        return found["question"].astype(np.int64), found["response"].astype(np.int64)
+
+    def close(self, question_ids: list[str], kl: NDArray[np.int64] | None = None) -> None:
+        """Write what is left and push it to the disk. Raises ValueError for foreign ids in the last block."""
+        self._flush()
+        artifacts.flush(self._file)
+        self._file.close()
+        self._sequences.close()
+        self._examples.close()
+        if kl is not None:
+            assert kl.ndim == 2 and kl.shape[1] == self._examples.length
+            np.save(self.folder / "kl.npy", kl)
+        (self.folder / "questions.json").write_text(json.dumps(question_ids))
+
+    def _flush(self) -> None:
+        ids = self._block[: self._filled]
+        foreign = (ids < 0) | (ids >= self.vocabulary)
+        if foreign.any():
+            raise ValueError(
+                f"found token id {ids[foreign][0]}, expected ids from 0 and below the vocabulary {self.vocabulary}; "
+                "the samples are of another model: sample again"
+            )
+        self._file.write(ids.astype(self.dtype).data)  # tofile's error of a full disk has no errno
+        self._written += self._filled
+        self._filled = 0
+
+
+class _Table:
+    """A structured .npy file that grows by rows: numpy leaves room in its header for the length, written last."""
+
+    def __init__(self, path: Path, dtype: np.dtype[Any]):
+        self.path, self.dtype, self.length = path, dtype, 0
+        formats = {"<i8": "q", "<i4": "i", "|b1": "?"}
+        self._pack = struct.Struct("<" + "".join(formats[dtype[name].str] for name in dtype.names or ())).pack
+        self._file = path.open("wb", buffering=BUFFER_BYTES)
+        self._header()
+        self._start = self._file.tell()
+
+    def append(self, *values: int) -> int:
+        """Add a row; returns its number."""
+        self._file.write(self._pack(*values))
+        self.length += 1
+        return self.length - 1
+
+    def extend(self, rows: NDArray[Any]) -> NDArray[np.int64]:
+        """Add rows; returns their numbers."""
+        self._file.write(rows.data)
+        self.length += len(rows)
+        return np.arange(self.length - len(rows), self.length)
+
+    def rows(self) -> NDArray[Any]:
+        """All rows so far, a view into the file."""
+        self._file.flush()
+        return np.asarray(np.memmap(self.path, self.dtype, "r", offset=self._start, shape=(self.length,)))
+
+    def close(self) -> None:
+        self._file.seek(0)
+        self._header()
+        assert self._file.tell() == self._start
+        artifacts.flush(self._file)
+        self._file.close()
+
+    def _header(self) -> None:
+        fields = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": (self.length,)}
+        np.lib.format.write_array_header_1_0(self._file, fields)
+
+
+class IndexedDataset:
+    """Memory-mapped reader; opening reads the table's offsets, a few ms for a million sequences.
+
+    `settings` are those the run asks for (loss and rules; None: any). Raises ValueError for a missing, truncated
+    or foreign folder, or one made by other settings. `verify=True` also checks the checksums.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any] | None = None, verify: bool = False):
+        make = "python -m east index --config X"
+        self.folder = folder
+        self.manifest = artifacts.read(folder, KIND, make)
+        made = {name: self.manifest.config.get(name) for name in settings or {}}
+        if settings and made != settings:
+            raise ValueError(
+                f"{folder} holds other examples: {artifacts.difference(made, settings)}; give another examples.name, "
+                f"or delete it (rm -r {folder}) and run `{make}`"
+            )
+        if verify:
+            artifacts.verify(folder, self.manifest)
+        self.fingerprint = self.manifest.fingerprint
+        try:
+            self.vocabulary = int(self.manifest.summary["vocabulary"])
+            dtype = np.dtype("<u2" if self.vocabulary <= 1 << 16 else "<u4")
+            # plain arrays over the mapped files: slicing a np.memmap builds a np.memmap, at ten times the cost
+            self._tokens = np.asarray(np.memmap(folder / "tokens.bin", dtype=dtype, mode="r"))
+            self.sequences = np.asarray(np.load(folder / "sequences.npy", mmap_mode="r"))
+            self.examples = np.asarray(np.load(folder / "examples.npy", mmap_mode="r"))
+            kl = folder / "kl.npy"
+            self.kl = np.asarray(np.load(kl, mmap_mode="r")) if kl.exists() else None
+        except (ValueError, KeyError, OSError) as error:
+            raise ValueError(f"{folder}: not a token store ({error}); delete it and run `{make}`") from None
+        if (self.sequences.dtype, self.examples.dtype) != (SEQUENCE, EXAMPLE):
+            raise ValueError(f"{folder}: tables have foreign columns; delete it and run `{make}`")
+        self._prompts = self.sequences["prompt_offset"], self.sequences["prompt_length"]
+        self._completions = self.sequences["completion_offset"], self.sequences["completion_length"]
+        for offsets, lengths in (self._prompts, self._completions):
+            if len(offsets) and int((offsets + lengths).max()) > self._tokens.size:
+                raise ValueError(f"{folder}: sequences point past the end of tokens.bin; delete it and run `{make}`")
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def prompt(self, row: int) -> NDArray[Any]:
+        """Prompt token ids of sequence `row`, a view into the file."""
+        return self._segment(self._prompts, row)
+
+    def completion(self, row: int) -> NDArray[Any]:
+        """Completion token ids of sequence `row`, a view into the file."""
+        return self._segment(self._completions, row)
+
+    def _segment(self, segments: tuple[NDArray[Any], NDArray[Any]], row: int) -> NDArray[Any]:
+        offsets, lengths = segments
+        start = offsets.item(row)  # Python's integers slice faster than numpy's
+        return self._tokens[start : start + lengths.item(row)]
+
+    def keys(self) -> NDArray[np.uint64]:
+        """128 bits that stand for the token ids of each sequence and for where its prompt ends, [sequences, 2]."""
+        tokens, s = self._tokens.data, self.sequences
+        fields = ("prompt_offset", "prompt_length", "completion_offset", "completion_length")
+        digests, prompt, start = bytearray(), (-1, -1), hashlib.blake2b()
+        for p, p_length, c, c_length in zip(*(s[name].tolist() for name in fields), strict=True):
+            if (p, p_length) != prompt:  # neighbours share it: hashed once
+                prompt = p, p_length
+                start = hashlib.blake2b(p_length.to_bytes(8, "little"), digest_size=16)
+                start.update(tokens[p : p + p_length])
+            whole = start.copy()
+            whole.update(tokens[c : c + c_length])
+            digests += whole.digest()
+        return np.frombuffer(bytes(digests), dtype="<u8").reshape(-1, 2)
+
+    def question_ids(self) -> list[str]:
+        """Question ids; `question` fields are positions in this list."""
+        path = self.folder / "questions.json"
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            raise ValueError(f"{path}: not a list of ids; delete {self.folder} and make the index again") from None
+
+    def column(
+        self, folder: Path, kind: str, name: str, length: int, make: str
+    ) -> tuple[NDArray[Any], artifacts.Manifest]:
+        """A float column beside the tokens. Raises ValueError if it was made for another dataset, or has changed."""
+        manifest = artifacts.read(folder, kind, make)
+        if manifest.inputs.get("dataset") != self.fingerprint:
+            raise ValueError(
+                f"{folder} ({kind}) belongs to dataset {manifest.inputs.get('dataset')}, found {self.fingerprint} in "
+                f"{self.folder}; delete {folder} and run `{make}`"
+            )
+        artifacts.verify(folder, manifest)
+        values = np.load(folder / f"{name}.npy", mmap_mode="r")
+        if values.shape != (length,):
+            raise ValueError(f"{folder}: found shape {values.shape}, expected ({length},); delete it and run `{make}`")
+        return values, manifest

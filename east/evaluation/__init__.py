@@ -1,0 +1,1 @@
+"""Verdicts to accuracies, intervals and tests."""

@@ -1,0 +1,100 @@
+"""Exact rational values of trees, within bounds that keep every computation short."""
+
+from collections.abc import Mapping
+from fractions import Fraction
+from math import comb, factorial, isqrt
+
+from east.grading.tree import Tree
+
+MAX_BITS = 2_000  # of a numerator or denominator: an operation takes microseconds; children go further
+MAX_ROOT_BITS = 1_000
+
+
+def exact(
+    tree: Tree, at: Mapping[str, Fraction] | None = None, *, max_bits: int = MAX_BITS
+) -> Fraction | None:
+    """The rational value of a tree, symbols taken from `at`; None where it has none within max_bits."""
+    head = tree[0]
+    if head == "num":
+        return tree[1]
+    if head == "sym":
+        return at.get(tree[1]) if at else None
+    if head not in ("add", "mul", "div", "neg", "pow", "fact", "fn"):
+        return None
+    values: list[Fraction] = []
+    for part in tree[2 if head == "fn" else 1 :]:
+        value = exact(part, at, max_bits=max_bits)
+        if value is None:
+            return None
+        values.append(value)
+    result: Fraction | None = values[0]
+    if head in ("add", "mul"):
+        for value in values[1:]:
+            assert result is not None
+            result = result + value if head == "add" else result * value
+            if _bits(result) > max_bits:
+                return None
+    else:
+        result = _apply(tree[1] if head == "fn" else head, values[0], values[-1], max_bits)
+    return result if result is not None and _bits(result) <= max_bits else None
+
+
+def _bits(value: Fraction) -> int:
+    return max(value.numerator.bit_length(), value.denominator.bit_length())
+
+
+def _apply(name: str, a: Fraction, b: Fraction, max_bits: int) -> Fraction | None:
+    """One operation on its arguments a, b (b is a where there is one)."""
+    whole = a.denominator == b.denominator == 1
+    if name == "neg":
+        return -a
+    if name == "div":
+        return a / b if b else None
+    if name == "pow":
+        return _power(a, b, max_bits)
+    if name == "root":
+        return _root(b, a)
+    if name == "abs":
+        return abs(a)
+    if name in ("floor", "ceil"):
+        return Fraction(a.__floor__() if name == "floor" else a.__ceil__())
+    if name == "fact" and whole and 0 <= a <= max_bits and a * int(a).bit_length() <= max_bits:
+        return Fraction(factorial(int(a)))
+    if name == "binom" and whole and 0 <= b <= a <= max_bits:
+        return Fraction(comb(int(a), int(b)))
+    return None
+
+
+def _power(base: Fraction, exponent: Fraction, max_bits: int) -> Fraction | None:
+    if exponent.denominator != 1:
+        powered = _power(base, Fraction(exponent.numerator), max_bits)
+        return None if powered is None else _root(powered, Fraction(exponent.denominator))
+    if base == 0:
+        return Fraction(int(exponent == 0)) if exponent >= 0 else None
+    if abs(base) == 1:
+        return base ** int(exponent % 2)
+    return base ** int(exponent) if abs(exponent) * (_bits(base) - 1) <= max_bits else None
+
+
+def _root(value: Fraction, degree: Fraction) -> Fraction | None:
+    """The real root where it is rational."""
+    if degree.denominator != 1 or not 2 <= degree <= 12 or _bits(value) > MAX_ROOT_BITS:
+        return None
+    if value < 0 and degree % 2 == 0:
+        return None
+    parts = [_integer_root(abs(part), int(degree)) for part in (value.numerator, value.denominator)]
+    if parts[0] is None or parts[1] is None:
+        return None
+    return Fraction(parts[0], parts[1]) * (-1 if value < 0 else 1)
+
+
+def _integer_root(value: int, degree: int) -> int | None:
+    if degree == 2:
+        root = isqrt(value)
+    else:
+        low, high = 0, 1 << (value.bit_length() // degree + 1)
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if middle**degree <= value else (low, middle - 1)
+        root = low
+    return root if root**degree == value else None

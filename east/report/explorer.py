@@ -1,0 +1,158 @@
+"""What the page's explorer of questions holds: an index of all of them, and their responses in trimmed chunks.
+
+A page must open in seconds at a million responses, so it carries a sample of them: round after round each cluster
+of a question, largest first, adds its next response until PER_CLUSTER rounds are over or the question's share of
+BUDGET characters is spent. What was left out is counted.
+"""
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from east.commands import stages
+from east.report.weights_by_question import Column
+from east.run import artifacts
+from east.sampling import samples
+
+CHUNK = 64  # questions unpacked at a click
+PER_CLUSTER = 4  # responses
+CLUSTERS = 40  # listed per question
+CHARACTERS = 700  # of a response: its first and its last half
+ANSWER, QUESTION, SNIPPET = 160, 4000, 110  # characters of an answer, of a question, and of it in the list
+BUDGET = 24_000_000  # characters of responses in a page
+
+
+class QuestionSet(NamedTuple):
+    """One explorer: gzipped JSON of all questions (table), of CHUNK questions each (chunks), and what was trimmed."""
+
+    name: str
+    table: bytes
+    chunks: list[bytes]
+    trimmed: dict[str, int]
+
+
+def question_set(
+    name: str, graded: Path, drawn: Path | None, columns: list[Column], pair: tuple[int, int], budget: int = BUDGET
+) -> QuestionSet:
+    """Pack a graded folder, the samples it was made from (None: no texts) and weight columns, in bounded memory.
+
+    pair: positions of the columns whose difference orders the list (entropy and accuracy). Raises ValueError where
+    graded and samples do not belong together.
+    """
+    manifest = artifacts.read(graded, stages.GRADED, stages.MAKE.format("grade"))
+    share = budget // max(1, manifest.summary["questions"])
+    trimmed = dict.fromkeys(("responses", "shown", "clipped", "clusters", "clusters_listed"), 0)
+    index: dict[str, list[Any]] = {key: [] for key in ("id", "text", "entropy", "accuracy", "rejection", "k", "n")}
+    chunks, chunk = [], []
+    for row, texts, asked in _rows(graded, manifest, drawn):
+        for key in ("entropy", "accuracy", "rejection"):
+            index[key].append(round(row[key], 4))
+        index["id"].append(row["question"])
+        index["text"].append(" ".join(asked[:SNIPPET].split()))
+        index["k"].append(row["k"])
+        index["n"].append(row["n"])
+        chunk.append(_detail(row, texts, asked, share, trimmed))
+        if len(chunk) == CHUNK:
+            chunks.append(_pack(chunk))
+            chunk = []
+    chunks += [_pack(chunk)] if chunk else []
+    packed = [
+        {"label": c.label, "source": c.source, "w": [_short(c.weights.get(i)) for i in index["id"]]} for c in columns
+    ]
+    return QuestionSet(name, _pack({**index, "columns": packed, "pair": pair, "chunk": CHUNK}), chunks, trimmed)
+
+
+def _rows(
+    graded: Path, manifest: artifacts.Manifest, drawn: Path | None
+) -> Iterator[tuple[dict[str, Any], list[str], str]]:
+    """(graded row, texts of its responses or [], text of the question) in order."""
+    rows = artifacts.read_jsonl(graded / "questions.jsonl")
+    if drawn is None:
+        yield from ((row, [], "") for row in rows)
+        return
+    if artifacts.read(drawn, samples.KIND, samples.MAKE).fingerprint != manifest.inputs["samples"]:
+        raise ValueError(
+            f"{graded} was made from other samples than {drawn} holds; delete it and run "
+            f"`{stages.MAKE.format('grade')}`"
+        )
+    asked = (q["question"] for q in artifacts.read_jsonl(drawn / "questions.jsonl"))
+    for row, sample, text in zip(rows, samples.read(drawn, manifest.config["n"]), asked, strict=True):
+        assert row["question"] == sample["question"] and row["sample"] == sample["sample"]
+        yield row, sample["text"], text
+
+
+def _detail(row: dict[str, Any], texts: list[str], asked: str, share: int, trimmed: dict[str, int]) -> dict[str, Any]:
+    """What a click on a question shows; counts what is left out into `trimmed`."""
+    members: dict[int, list[int]] = {}
+    for position, cluster in enumerate(row["cluster"]):
+        members.setdefault(cluster, []).append(position)
+    listed = row["clusters"][:CLUSTERS]
+    rows = [{**c, "answer": _clip(c["answer"], ANSWER)} for c in listed]
+    places = list(range(len(listed)))
+    if -1 in members:  # answers missing and left out of the clusters (grading.missing: excluded)
+        rows.append({"answer": None, "count": len(members[-1]), "correct": False, "kind": "left out of the clusters"})
+        places.append(-1)
+    chosen = _chosen([members[p] for p in places], texts, share) if texts else [[] for _ in places]
+    for cluster, positions in zip(rows, chosen, strict=True):
+        cluster["responses"] = [
+            {"sample": row["sample"][p], "text": _halves(texts[p]), "cut": row["truncated"][p]} for p in positions
+        ]
+        trimmed["shown"] += len(positions)
+        trimmed["clipped"] += sum(len(texts[p]) > CHARACTERS for p in positions)
+    trimmed["responses"] += len(row["cluster"])
+    trimmed["clusters"] += len(row["clusters"])
+    trimmed["clusters_listed"] += len(listed)
+    hidden = len(row["clusters"]) - len(listed)
+    return {"question": _clip(asked, QUESTION), "gold": _clip(row["gold"], ANSWER), "clusters": rows, "hidden": hidden}
+
+
+def _chosen(members: list[list[int]], texts: list[str], share: int) -> list[list[int]]:
+    """Positions of the responses shown per cluster: round robin, until the share of characters is spent."""
+    found: list[list[int]] = [[] for _ in members]
+    for turn in range(PER_CLUSTER):
+        for kept, positions in zip(found, members, strict=True):
+            if turn < len(positions):
+                size = min(len(texts[positions[turn]]), CHARACTERS)
+                if size > share:
+                    return found
+                share -= size
+                kept.append(positions[turn])
+    return found
+
+
+def _clip(text: str | None, most: int) -> str | None:
+    return text if text is None or len(text) <= most else text[:most] + f"… ({len(text) - most:,} characters more)"
+
+
+def _halves(text: str) -> list[Any]:
+    """[text], or [first half, characters left out, last half]: what a response concludes stands at its end."""
+    if len(text) <= CHARACTERS:
+        return [text]
+    half = CHARACTERS // 2
+    return [text[:half], len(text) - 2 * half, text[-half:]]
+
+
+def _short(weight: float | None) -> float | None:
+    return None if weight is None else float(f"{weight:.5g}")
+
+
+def _pack(value: Any) -> bytes:
+    """Gzipped ASCII JSON: half a surrogate pair survives as its escape."""
+    return gzip.compress(json.dumps(value, separators=(",", ":")).encode("ascii"), 6, mtime=0)
+
+
+def trims(each: QuestionSet) -> str:
+    """What a page leaves out of a set, in words."""
+    t = each.trimmed
+    if not t["shown"]:
+        return f"The texts of {t['responses']:,} responses are not in this page: there is no complete samples folder."
+    said = [f"{t['shown']:,} of {t['responses']:,} responses are in this page"]
+    if t["shown"] < t["responses"]:
+        said[0] += f" (at most {PER_CLUSTER} of a cluster, large ones first; {BUDGET // 1_000_000} MB of text a page)"
+    if t["clipped"]:
+        said.append(f"{t['clipped']:,} of them are cut in the middle to {CHARACTERS} characters")
+    if hidden := t["clusters"] - t["clusters_listed"]:
+        said.append(f"{hidden:,} clusters beyond the {CLUSTERS} largest of their questions are not listed")
+    return "; ".join(said) + ". Counts, entropies and weights are those of all responses."

@@ -1,0 +1,397 @@
+"""What a run is: typed sections, read from YAML, overridden on the command line.
+
+`load("configs/x.yaml", ["train.lr=1e-5"])` merges, in this order: the file named by the `base:` key (which
+may itself name a base), the file, the overrides. Unknown keys are refused with the nearest valid name.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, model_validator
+
+from east.run import yaml_file
+from east.run.validation import Section, validate
+
+BASE = "base"  # the starting model's name among results
+NAME = r"^\w[\w.+-]*$"  # of a folder, not a path
+Beta = Annotated[float, Field(ge=0, lt=1)]
+SYSTEM_PROMPT = r"Please reason step by step, and put your final answer within \boxed{}."
+
+
+class Lora(Section):
+    """LoRA through PEFT; the base stays frozen and is the reference."""
+
+    r: int = Field(16, ge=1, description="rank")
+    alpha: int = Field(16, ge=1, description="scale is alpha / r")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapter's input")
+    target_modules: str | list[str] = Field("all-linear", description="PEFT's target_modules")
+
+
+class Model(Section):
+    """The model that samples, is trained, and (before training) is the reference."""
+
+    path: str = Field(description="hub name or local folder, of a model or of a PEFT adapter")
+    revision: str | None = Field(None, description="hub revision")
+    attention: Literal["packed", "packed_sdpa"] = Field(
+        "packed", description="of training: the best kernel (flash-attn's where installed), or plain SDPA per sequence"
+    )
+    lora: Lora | None = Field(None, description="LoRA settings; null trains every weight")
+
+
+class Task(Section):
+    """Where questions come from and how they are asked."""
+
+    name: Literal["gsm8k", "math", "jsonl", "arithmetic"] = Field("gsm8k", description="the task")
+    train: str | None = Field(None, description="train questions: local .jsonl[.gz] or hub name")
+    test: str | None = Field(None, description="test questions: local .jsonl[.gz] or hub name")
+    shuffle: int | None = Field(None, ge=0, description="seed that shuffles the train rows before rows are counted")
+    train_rows: tuple[int, int] | None = Field(None, description="use rows [first, last) of train")
+    test_rows: tuple[int, int] | None = Field(None, description="use rows [first, last) of test")
+    level: Literal["easy", "hard"] = Field("easy", description="arithmetic only: how hard")
+    system_prompt: str | None = Field(SYSTEM_PROMPT, description="system message; null for none")
+    prompt: str | None = Field(
+        None, description="for tokenizers without chat template: text with {system} and {question}"
+    )
+    date: str = Field("26 Jul 2024", description="the date given to chat templates that print one")
+
+    @model_validator(mode="after")
+    def _check(self) -> "Task":
+        if self.name == "arithmetic" and self.shuffle is not None:
+            raise ValueError("shuffle: arithmetic problems stand in no order; remove the key")
+        return self
+
+
+class Adaptive(Section):
+    """Fewer responses where the entropy is settled; the rule is east/weighting/entropy.py's `settled`."""
+
+    first: int = Field(16, ge=1, description="responses to every question")
+    more: int = Field(16, ge=1, description="responses per step, up to n")
+    tolerance: float = Field(
+        0.02, gt=0, description="settled where one more response lowers the squared error of h (nats) by its square"
+    )
+
+
+class Sampling(Section):
+    """Drawing responses."""
+
+    engine: Literal["auto", "vllm", "transformers"] = Field("auto", description="auto: vllm if installed")
+    n: int = Field(128, ge=1, description="responses per question; the most of one where adaptive is set")
+    adaptive: Adaptive | None = Field(None, description="go on only where the entropy is unsettled; null draws n each")
+    temperature: float = Field(1.0, ge=0, description="0 is greedy")
+    top_p: float = Field(1.0, gt=0, le=1, description="nucleus")
+    max_tokens: int = Field(2048, ge=1, description="longest response, in tokens")
+    stop: list[str] = Field([], description="texts that end a response (kept out of its text)")
+    seed: int = Field(0, ge=0, description="with question and sample number it fixes each response")
+    dtype: Literal["bfloat16", "float16", "float32"] = Field("bfloat16", description="of the weights")
+    tensor_parallel: int = Field(1, ge=1, description="GPUs per engine (vllm)")
+    max_model_len: int | None = Field(None, ge=1, description="most tokens of prompt and response; default the model's")
+    gpu_memory: float = Field(0.9, gt=0, le=1, description="share of GPU memory (vllm)")
+    batch: int = Field(128, ge=1, description="sequences at once: vllm's max_num_seqs, the other's batch")
+    responses: str | None = Field(
+        None, description="bring your own: JSONL of question, response; nothing is sampled"
+    )
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """What decides a response beside engine, model and question; the other settings decide how fast it comes."""
+        names = {"temperature", "top_p", "max_tokens", "stop", "seed", "dtype", "max_model_len"}
+        return self.model_dump(mode="json", include=names)
+
+    @model_validator(mode="after")
+    def _check(self) -> "Sampling":
+        if self.temperature == 0 and self.n > 1 and self.responses is None:
+            raise ValueError(f"n={self.n} at temperature 0 gives equal responses; set n=1 or a temperature")
+        return self
+
+
+class Grading(Section):
+    """Text to verdict; the same settings, explained at length, as east/grading/options.py."""
+
+    extraction: Literal["boxed", "marked", "last number"] = Field("marked", description="where an answer is looked for")
+    boxes: Literal["joined", "last"] = Field("joined", description="several boxes: one list, or the last")
+    missing: Literal["cluster", "own", "excluded"] = Field(
+        "cluster", description="responses without answer: one wrong cluster; each its own; left out"
+    )
+    clusters: Literal["value", "qwen-string"] = Field("value", description="pool equal values, or equal strings")
+    list_order: Literal["ignored", "kept"] = Field("ignored", description="is 1, 2 the gold's 2, 1?")
+    percent: Literal["either", "value", "sign"] = Field("either", description="what 25% may be: 25 or 0.25")
+    units: Literal["compatible", "ignored"] = Field("compatible", description="may a unit differ from the gold's?")
+    base: Literal["optional", "required"] = Field("optional", description="may a number's base be left out?")
+    unevaluated: Literal["equal", "different"] = Field("equal", description="is 2^8 the gold's 256?")
+    rounded_digits: int = Field(10, ge=0, description="digits from which a decimal may be rounded; 0 never")
+    workers: int = Field(2, ge=1, description="child processes for symbolic values")
+    timeout_s: float = Field(1.0, gt=0, description="seconds for the values of one answer")
+    memory_mb: int = Field(1024, ge=64, description="address space of a child, and of Math-Verify's")
+    math_verify_sample: int = Field(200, ge=0, description="answers shown to Math-Verify for the report")
+    disagreements: int = Field(50, ge=0, description="of its disagreements listed")
+    seed: int = Field(0, ge=0, description="of that sample")
+
+    @property
+    def rules(self) -> dict[str, Any]:
+        """What decides verdicts and clusters; the other settings are speed and report."""
+        return self.model_dump(mode="json", exclude={"workers", "math_verify_sample", "disagreements", "seed"})
+
+
+class Weighting(Section):
+    """Counts to weights; see east/weighting/weights.py for the equations."""
+
+    strategy: Literal["uniform", "entropy", "accuracy", "accuracy_rate", "rejection"] = Field(
+        "entropy", description="h; 1-A; A; R (largest wrong cluster); or no weights"
+    )
+    entropy: Literal["plugin", "miller_madow", "chao_shen", "chao_wang_jost"] = Field(
+        "plugin", description="estimator of h: Eq. 1, or one with less bias at small n"
+    )
+    mapping: Literal["mean", "linear", "power"] = Field("power", description="Eq. 3, 4, 6")
+    a: float | Literal["auto"] = Field(
+        1.0, description="exponent of the power mapping; auto: the largest that min_ess allows"
+    )
+    min_ess: float = Field(
+        0.5, gt=0, lt=1, description="a=auto: least effective sample size (sum w)^2 / sum w^2, as a share of N"
+    )
+    spread: float | None = Field(None, ge=0, description="R of the linear mapping: max weight - min weight")
+    zero: Literal["refuse", "drop"] = Field(
+        "refuse", description="with a < 0, examples whose value is 0: stop, or leave them out"
+    )
+
+    @property
+    def used(self) -> dict[str, Any]:
+        """The settings that decide the weights."""
+        return {"strategy": "uniform"} if self.strategy == "uniform" else self.model_dump()
+
+    @property
+    def slug(self) -> str:
+        """Short name, e.g. `entropy-power-1.5` or `entropy-chao_shen-power-auto-0.5`."""
+        if self.strategy == "uniform":
+            return "uniform"
+        a = f"auto-{self.min_ess:g}" if self.a == "auto" else f"{self.a:g}"
+        tail = {"mean": "", "linear": f"-{self.spread}", "power": f"-{a}"}[self.mapping]
+        estimator = f"-{self.entropy}" if self.strategy == "entropy" and self.entropy != "plugin" else ""
+        return f"{self.strategy}{estimator}-{self.mapping}{tail}" + ("-drop" if self.zero == "drop" else "")
+
+    @model_validator(mode="after")
+    def _check(self) -> "Weighting":
+        if self.mapping == "linear" and self.spread is None and self.strategy != "uniform":
+            raise ValueError("mapping: linear needs weighting.spread (the R of Eq. 4)")
+        if self.a == "auto" and self.mapping != "power":
+            raise ValueError("a: auto is an exponent; it needs weighting.mapping=power")
+        return self
+
+
+class Examples(Section):
+    """Which responses become training examples."""
+
+    name: str | None = Field(None, pattern=NAME, description="folder of the dataset; default the loss's name")
+    per_question: int = Field(1, ge=1, description="examples drawn per question")
+    wrong_answer: Literal["random", "most_frequent"] = Field(
+        "random", description="DPO, KTO: wrong response among all, or with the most frequent wrong answer"
+    )
+    drop_all_right: bool = Field(False, description="leave out questions with no wrong response")
+    drop_unboxed: bool = Field(False, description="leave out questions without a boxed right or wrong one")
+    drop_disagreement: bool = Field(
+        False, description="leave out questions where verifier and string match disagree"
+    )
+    max_length: int = Field(4096, ge=2, description="longer prompt + response is left out, never cut")
+    keep_truncated: bool = Field(True, description="use responses cut by max_tokens (never taught to stop)")
+    kl_plans: int | None = Field(
+        None, ge=1, description="KTO: mismatched-pair plans, epoch e uses e mod kl_plans; null makes train.epochs"
+    )
+    seed: int = Field(0, ge=0, description="draws examples and mismatched pairs")
+
+
+class Loss(Section):
+    """The objective; equations in east/training/losses.py."""
+
+    name: Literal["sft", "dpo", "kto"] = Field("sft", description="the loss")
+    beta: float = Field(0.1, gt=0, description="DPO, KTO")
+    normalization: Literal["example", "sum", "token", "microbatch"] = Field(
+        "example", description="SFT: 1/T_i; none; per token of the step; the release's micro-batch mean"
+    )
+    lambda_desirable: float = Field(1.0, ge=0, description="KTO")
+    lambda_undesirable: float = Field(1.0, ge=0, description="KTO")
+    kl: Literal["step", "microbatch"] = Field("step", description="KTO: what z0 is averaged over")
+    local_weight: Literal["none", "lw_p", "lw_w"] = Field("none", description="Eq. 8-10, on top of w")
+
+    @property
+    def depends_on_split(self) -> bool:
+        """Whether something is averaged over micro-batches, so that their size changes the loss."""
+        return {"sft": self.normalization, "kto": self.kl}.get(self.name) == "microbatch"
+
+    @property
+    def used(self) -> dict[str, Any]:
+        """The settings that this loss reads."""
+        kto = {"lambda_desirable", "lambda_undesirable", "kl"}
+        unused = {"sft": {"beta", *kto}, "dpo": {"normalization", *kto}, "kto": {"normalization"}}.get(self.name)
+        return self.model_dump(exclude=unused)
+
+
+class Train(Section):
+    """Optimisation."""
+
+    epochs: int = Field(3, ge=1, description="passes over the examples")
+    batch_size: int = Field(16, ge=1, description="examples per optimizer step, over all ranks")
+    micro_batch: int = Field(4, ge=1, description="examples per forward pass of one rank")
+    micro_tokens: int | None = Field(
+        None, ge=1, description="in place of micro_batch: tokens per forward pass, balanced over ranks"
+    )
+    lr: float = Field(2e-6, gt=0, description="peak learning rate")
+    warmup_ratio: float = Field(0.1, ge=0, lt=1, description="share of steps")
+    schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="after warm-up")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW")
+    betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="AdamW")
+    eps: float = Field(1e-8, gt=0, description="AdamW")
+    max_grad_norm: float = Field(1.0, gt=0, description="clipping")
+    dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="of the weights")
+    deepspeed: str = Field("ds_configs/zero1.json", description="ZeRO keys only")
+    gradient_checkpointing: bool = Field(False, description="recompute activations")
+    compile: bool = Field(False, description="torch.compile every decoder layer (not with ZeRO 3)")
+    head_chunk: int = Field(2048, ge=1, description="completion tokens per chunk of the LM head")
+    checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints")
+    max_steps: int | None = Field(None, ge=1, description="stop earlier; the schedule stays the full one")
+    tensorboard: bool = Field(False, description="write events beside metrics.jsonl")
+    wandb: str | None = Field(None, description="Weights & Biases project")
+    seed: int = Field(0, ge=0, description="order of examples, dropout")
+
+
+class Eval(Section):
+    """Greedy sampling on the test split."""
+
+    split: Literal["train", "test"] = Field("test", description="choose exponents on held-out train rows")
+    rows: tuple[int, int] | None = Field(None, description="rows instead of the task's")
+    max_tokens: int | None = Field(None, ge=1, description="default: sampling.max_tokens")
+
+
+class Rounds(Section):
+    """Algorithm 1's outer loop."""
+
+    count: int = Field(1, ge=1, description="T")
+    launcher: str = Field("python", description="starts reference and train.py, e.g. deepspeed --num_gpus 8")
+
+
+class Config(Section):
+    """A run. `run` is its folder; `name` tells trained models of one run apart."""
+
+    run: str = Field(description="folder of the run")
+    name: str | None = Field(None, pattern=NAME, description="trained model's name; default loss-weighting")
+    round: int = Field(1, ge=1, description="the round this command works on")
+    model: Model
+    task: Task = Task()
+    sampling: Sampling = Sampling()
+    grading: Grading = Grading()
+    weighting: Weighting = Weighting()
+    examples: Examples = Examples()
+    loss: Loss = Loss()
+    train: Train = Train()
+    eval: Eval = Eval()
+    rounds: Rounds = Rounds()
+
+    @model_validator(mode="after")
+    def _check(self) -> "Config":
+        if self.name == BASE:
+            raise ValueError(f"name: {BASE} is the starting model's; choose another")
+        if self.examples.kl_plans is None:  # resolved here, once: sections are frozen
+            plans = self.examples.model_copy(update={"kl_plans": self.train.epochs})
+            object.__setattr__(self, "examples", plans)
+        return self
+
+    @property
+    def label(self) -> str:
+        """The trained model's name: `name`, or loss and weighting."""
+        return self.name or f"{self.loss.name}-{self.weighting.slug}"
+
+    @property
+    def folder(self) -> Path:
+        """Folder of this round's artefacts."""
+        return Path(self.run) / f"round_{self.round}"
+
+    @property
+    def eval_suffix(self) -> str:
+        """Tells results on other questions than the task's test rows apart, e.g. `-train-7000-7473`."""
+        rows = "" if self.eval.rows is None else "-{}-{}".format(*self.eval.rows)
+        return "" if self.eval.split == "test" and not rows else f"-{self.eval.split}{rows}"
+
+    @property
+    def starting_model(self) -> tuple[str, str | None, Path]:
+        """What `models.resolve` asks for: path, revision, and where an adapter is kept merged into its base."""
+        return self.model.path, self.model.revision, Path(self.run) / "merged"
+
+    @property
+    def dataset_settings(self) -> dict[str, Any]:
+        """What decides a dataset beside model and files: prompts, sampling, grading, the loss and the rules.
+
+        Every later stage holds the dataset to it, so that a run file never states what is not so.
+        """
+        unused = {"name"} if self.loss.name == "kto" else {"name", "kl_plans"}
+        drawn = {**self.sampling.plan, **self.sampling.model_dump(mode="json", include={"n", "adaptive"})}
+        return {
+            "task": self.task.model_dump(mode="json", exclude={"train", "test", "test_rows"}),
+            "sampling": {"imported": True} if self.sampling.responses else drawn,
+            "grading": self.grading.rules,
+            "loss": self.loss.name,
+            "rules": self.examples.model_dump(mode="json", exclude=unused),
+        }
+
+    def folder_of(self, kind: str) -> Path:
+        """Where an artefact of this run stands. Columns stand under the dataset's name, models under `label`."""
+        dataset = self.examples.name or self.loss.name
+        inner = {
+            "samples": Path(),
+            "graded": Path(),
+            "dataset": Path(dataset),
+            "reference": Path(dataset),
+            "scores": Path(),
+            "weights": Path(dataset, self.weighting.slug),
+            "train": Path(self.label),
+            "eval": Path(self.label),
+        }[kind]
+        return self.folder / kind / inner
+
+
+def load(path: str | Path, overrides: list[str] | None = None) -> Config:
+    """Read a run file and apply `section.key=value` overrides.
+
+    Raises ValueError in one line: a missing file, broken YAML, an unknown key (with the nearest valid one),
+    or a value of the wrong type.
+    """
+    return parse(yaml_file.read(path, overrides), str(path))
+
+
+def parse(values: dict[str, Any], where: str = "config") -> Config:
+    """Validate a nested dict; errors name the key, what was found and what is expected."""
+    return validate(Config, values, where)
+
+
+def read_zero(path: str) -> dict[str, Any]:
+    """The `zero_optimization` section of a DeepSpeed file.
+
+    Raises ValueError for a missing or broken file, or one that holds keys the run file owns.
+    """
+    try:
+        values = json.loads(Path(path).read_text())
+    except OSError as error:
+        raise ValueError(f"train.deepspeed: cannot read {path} ({error.strerror}); see ds_configs/") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"train.deepspeed: {path} is not JSON ({error})") from None
+    keys = sorted(values) if isinstance(values, dict) else [f"a {type(values).__name__}"]
+    if keys != ["zero_optimization"] or not isinstance(values["zero_optimization"], dict):
+        raise ValueError(
+            f"{path}: found {keys}, expected zero_optimization only; batch size, precision, clipping "
+            "and accumulation belong to the run file's train section"
+        )
+    if (stage := values["zero_optimization"].get("stage", 0)) not in (0, 1, 2, 3):
+        raise ValueError(f"{path}: found zero_optimization.stage {stage!r}, expected 0, 1, 2 or 3; see ds_configs/")
+    return values["zero_optimization"]
+
+
+def zero_of(train: Train) -> dict[str, Any]:
+    """The ZeRO settings of a run. Raises ValueError as `read_zero` does, and where train.compile excludes them."""
+    zero = read_zero(train.deepspeed)
+    if train.compile and zero.get("stage") == 3:
+        raise ValueError("train.compile with ZeRO 3 is not supported; set train.compile=false or take ZeRO 0 to 2")
+    return zero
+
+
+def to_yaml(config: Config) -> str:
+    """The resolved run file, every key written out."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)

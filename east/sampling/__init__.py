@@ -1,0 +1,1 @@
+"""n responses to each question."""

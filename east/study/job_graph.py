@@ -1,0 +1,111 @@
+"""A graph of command lines, run side by side: a job starts when all that it needs has ended well.
+
+Every job is a process of its own. Where it needs no GPU it is a fork of one server that has imported torch and
+DeepSpeed once: a tiny stage would be over before its imports are. On GPUs it starts anew and sees one GPU.
+"""
+
+import ctypes
+import multiprocessing
+import os
+import runpy
+import signal
+import sys
+import time
+from collections.abc import Callable
+from concurrent import futures
+from pathlib import Path
+from typing import Any, NamedTuple
+
+WARM = [
+    "east.commands.stages",
+    "east.evaluation.compare",
+    "east.sampling.transformers_engine",
+    "east.training.reference",
+    "deepspeed.runtime.zero.muon.original_muon",  # DeepSpeed imports it late, for more than a second
+]
+SET_PDEATHSIG = 1  # prctl: the signal that comes when the parent dies
+
+
+class Job(NamedTuple):
+    """`line` is a command line; `after` names the jobs that make what it reads."""
+
+    name: str
+    line: list[str]
+    after: tuple[str, ...] = ()
+
+
+class End(NamedTuple):
+    """How a job ended: `error` is None or one line."""
+
+    seconds: float
+    error: str | None
+
+
+def run(
+    jobs: list[Job], slots: list[dict[str, str]], warm: bool, logs: Path, tell: Callable[[str, End | None], None]
+) -> None:
+    """Run all jobs, at most one in each slot; earlier ones first where several could start.
+
+    slots: environment variables of each slot's jobs. warm: fork them from a server that has imported everything.
+    `tell(name, None)` is called when a job starts, `tell(name, end)` when it ends; a job whose needs failed never
+    starts. Output goes to `logs`/NAME.log. On an interrupt the running jobs are ended by SIGTERM.
+    """
+    context: Any = multiprocessing.get_context("forkserver" if warm else "spawn")
+    if warm:
+        context.set_forkserver_preload(WARM)
+    waiting = {job.name: (job, set(job.after)) for job in jobs}
+    assert len(waiting) == len(jobs) and all(need in waiting for job in jobs for need in job.after)
+    free, running = list(slots), dict[futures.Future[End], tuple[str, dict[str, str]]]()
+    processes: dict[str, multiprocessing.process.BaseProcess] = {}
+
+    def work(job: Job, environment: dict[str, str]) -> End:
+        log, began = logs / f"{job.name}.log", time.perf_counter()
+        log.parent.mkdir(parents=True, exist_ok=True)
+        process = context.Process(target=enter, args=(job.line, environment, log))
+        process.start()
+        processes[job.name] = process
+        process.join()
+        seconds = time.perf_counter() - began
+        return End(seconds, None if process.exitcode == 0 else last_line(log, process.exitcode))
+
+    with futures.ThreadPoolExecutor(len(slots)) as pool:
+        try:
+            while running or any(not needs for _, needs in waiting.values()):
+                for job in [job for job, needs in waiting.values() if not needs][: len(free)]:
+                    slot = free.pop(0)
+                    tell(job.name, None)
+                    running[pool.submit(work, waiting.pop(job.name)[0], slot)] = job.name, slot
+                for future in futures.wait(running, return_when=futures.FIRST_COMPLETED).done:
+                    name, slot = running.pop(future)
+                    free.append(slot)
+                    end = future.result()
+                    if end.error is None:
+                        for _, needs in waiting.values():
+                            needs.discard(name)
+                    tell(name, end)
+        finally:
+            for process in processes.values():
+                if process.is_alive():
+                    process.terminate()
+
+
+def enter(line: list[str], environment: dict[str, str], log: Path) -> None:
+    """In the child: become the command line. A Python one runs in this process, which may have its imports."""
+    ctypes.CDLL(None).prctl(SET_PDEATHSIG, signal.SIGTERM)  # a killed study leaves no stage behind to meet the next
+    with log.open("wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.environ.update(environment)
+    program, *words = line
+    if program != sys.executable:
+        os.execvp(program, line)
+    module = words[0] == "-m"
+    sys.argv = words[1:] if module else words
+    (runpy.run_module if module else runpy.run_path)(sys.argv[0], run_name="__main__")
+
+
+def last_line(log: Path, status: int | None) -> str:
+    """What a failed job said last, in one line of at most 300 characters."""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    said = lines[-1].removeprefix("error: ") if lines else "it said nothing"
+    return (f"killed by signal {-status}; " if status is not None and status < 0 else "") + said[:300]

@@ -1,0 +1,275 @@
+"""A study's cells compared: Table 1 and the curves of Figures 3 to 5, from study.json and the results it names."""
+
+import json
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from east.evaluation import significance
+from east.evaluation.significance import Interval, Paired, Series
+from east.run import artifacts
+
+Cell = dict[str, Any]
+FILE = "study.json"
+METHODS = {"backbone": "backbone", "vanilla": "vanilla", "lw_w": "LW(W)", "lw_p": "LW(P)", "east": "EAST"}
+SETTING = ("task", "model", "loss", "n", "round")  # what a cell shares with those it is compared with
+FIELDS = ("id", "task", "model", "seed", "loss", "method", "strategy", "a", "n", "round", "in", "status", "eval")
+
+
+class Row(NamedTuple):
+    """One line of Table 1. accuracies: empty where no cell is done; accuracy: nan then. gap: against vanilla (None for
+    vanilla itself and where there is nothing to compare); paper: the paper's accuracy.
+    """
+
+    task: str
+    model: str
+    loss: str
+    method: str
+    accuracies: list[float]  # by seed
+    accuracy: Interval
+    gap: Paired | None
+    seeds_compared: int
+    flips: float  # sign-flip p over seeds, nan for one seed
+    tested: bool  # belongs to the family that Holm's correction covers
+    holm: float
+    paper: float | None
+
+
+class Point(NamedTuple):
+    """One setting of a sweep over seeds. gap: from what it is compared with, None where there is nothing. holm: over
+    the points it was made with, nan where nothing was tested.
+    """
+
+    cell: Cell  # the first seed's
+    accuracy: Interval
+    gap: Paired | None
+    holm: float
+
+
+Compared = TypeVar("Compared", Row, Point)
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """study.json, each done cell with its `accuracy` (and `selected`, on held-out rows, where it has one).
+
+    Raises ValueError for a missing or broken file, a cell without a field, or a result that is not there.
+    """
+    path = folder / FILE
+    if not path.exists():
+        raise ValueError(f"{path}: no such file; run `python -m east study --config X` first, or mend --study")
+    try:
+        study = json.loads(path.read_text(encoding="utf-8"))
+        cells = study["cells"]
+        lacking = [(c.get("id"), f) for c in cells for f in FIELDS if f not in c]
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: not a study ({error}); run `python -m east study` again") from None
+    if lacking:
+        raise ValueError(f"{path}: cell {lacking[0][0]!r} has no {lacking[0][1]!r}; run `python -m east study` again")
+    for cell in done(cells):
+        cell["accuracy"] = result(folder, cell, "eval")
+        cell.setdefault("a_found", None)
+        if cell.get("eval_select"):
+            cell["selected"] = result(folder, cell, "eval_select")
+    return study
+
+
+def result(folder: Path, cell: Cell, kind: str) -> float:
+    """The accuracy that a cell's evaluation found. Raises ValueError when it is not there."""
+    path = folder / str(cell[kind]) / "results.json"
+    try:
+        return float(json.loads(path.read_text(encoding="utf-8"))["accuracy"])
+    except (OSError, json.JSONDecodeError, KeyError, TypeError):
+        message = f"{path}: no accuracy of cell {cell['id']!r}, which study.json calls done; run the study again"
+        raise ValueError(message) from None
+
+
+def verdicts(folder: Path, cell: Cell) -> dict[str, bool]:
+    """Question id to right or wrong, of a cell's greedy answers."""
+    path = folder / cell["eval"] / "graded" / "questions.jsonl"
+    return {row["question"]: bool(row["correct"][0]) for row in artifacts.read_jsonl(path)}
+
+
+def done(cells: Iterable[Cell], kind: str | None = None) -> list[Cell]:
+    """Cells that ended well, of one table or figure if `kind` is given."""
+    return [c for c in cells if c["status"] == "done" and (kind is None or kind in c["in"])]
+
+
+def groups(cells: Iterable[Cell], *keys: str) -> dict[tuple[Any, ...], list[Cell]]:
+    """Cells by the values of some keys, in order of first appearance."""
+    found: dict[tuple[Any, ...], list[Cell]] = {}
+    for cell in cells:
+        found.setdefault(tuple(cell[k] for k in keys), []).append(cell)
+    return found
+
+
+def like(cells: Iterable[Cell], one: Cell, keys: tuple[str, ...]) -> list[Cell]:
+    """The cells that share one cell's values of some keys."""
+    return [c for c in cells if all(c[k] == one[k] for k in keys)]
+
+
+def name_of(cell: Cell) -> str:
+    """LW(W), EAST a = 1, EAST (accuracy) a = 1, ..."""
+    name = METHODS.get(cell["method"], str(cell["method"]))
+    if cell["method"] != "east":
+        return name
+    strategy = "" if cell["strategy"] == "entropy" else f" ({cell['strategy']})"
+    return f"{name}{strategy}" + ("" if cell["a"] is None else f" a = {exponent(cell)}")
+
+
+def exponent(cell: Cell) -> str:
+    """0.5, 1, auto"""
+    return f"{cell['a']:g}" if isinstance(cell["a"], int | float) else str(cell["a"])
+
+
+def table1(study: dict[str, Any], folder: Path) -> list[Row]:
+    """Every method of every task, model and loss, each compared with vanilla seed by seed, Holm-corrected at once.
+
+    A method whose cells wait or failed has its row, too: what the paper found stands there until there is more.
+    Raises ValueError where seeds answered different questions, or a method stands twice under one seed.
+    """
+    cells = [c for c in study["cells"] if "table1" in c["in"]]
+    backbones = groups([c for c in cells if c["loss"] is None], "task", "model")
+    rows: list[Row] = []
+    for (task, model, loss), group in groups([c for c in cells if c["loss"]], "task", "model", "loss").items():
+        known = {seed for seed in (c["seed"] for c in group)}
+        methods: dict[str, list[Cell]] = {}
+        for cell in [*(c for c in backbones.get((task, model), []) if c["seed"] in known), *group]:
+            methods.setdefault(name_of(cell), []).append(cell)
+        vanilla = by_seed(methods.get(METHODS["vanilla"], []), folder)
+        for method, members in methods.items():
+            ours = by_seed(members, folder)
+            gap, flips, shared = compared(ours, vanilla) if method != METHODS["vanilla"] else (None, math.nan, 0)
+            tested = gap is not None and method != METHODS["backbone"] and not math.isnan(gap.p)
+            paper = paper_accuracy(study, members[0], task, model, loss)
+            values = [c["accuracy"] for c in done(members)]
+            accuracy = over_seeds(list(ours.values())) if ours else Interval(math.nan, math.nan, math.nan)
+            rows.append(Row(task, model, loss, method, values, accuracy, gap, shared, flips, tested, math.nan, paper))
+    return corrected(rows, [row.tested for row in rows])
+
+
+def points(shown: list[Cell], others: list[Cell], keys: tuple[str, ...], folder: Path) -> list[Point]:
+    """The settings of a sweep's done cells in order of first appearance of their `keys`, Holm-corrected at once.
+
+    others: done cells that each is compared with where their `keys`, SETTING and maybe more, are the same; one of
+    them is not with itself. Raises ValueError as `table1` does.
+    """
+    found = []
+    for alike in groups(shown, *keys).values():
+        beside = like(others, alike[0], keys)
+        theirs = by_seed(beside, folder)
+        for group in groups(alike, "method", "strategy", "a").values():
+            ours = by_seed(group, folder)
+            gap = None if group[0] in beside else compared(ours, theirs)[0]
+            found.append(Point(group[0], over_seeds(list(ours.values())), gap, math.nan))
+    return corrected(found, [point.gap is not None and not math.isnan(point.gap.p) for point in found])
+
+
+def corrected(rows: list[Compared], tested: list[bool]) -> list[Compared]:
+    """The rows with Holm's p over those that are tested."""
+    family = [k for k, of_it in enumerate(tested) if of_it]
+    for k, p in zip(family, significance.holm([g.p for k in family if (g := rows[k].gap)]), strict=True):
+        rows[k] = rows[k]._replace(holm=p)
+    return rows
+
+
+def by_seed(cells: list[Cell], folder: Path) -> dict[Any, dict[str, bool]]:
+    """Verdicts of done cells by seed. Raises ValueError when two cells of one method have the same seed."""
+    found: dict[Any, dict[str, bool]] = {}
+    for cell in done(cells):
+        if cell["seed"] in found:
+            raise ValueError(f"study.json: {name_of(cell)} of {cell['id']!r} has seed {cell['seed']} twice; keep one")
+        found[cell["seed"]] = verdicts(folder, cell)
+    return found
+
+
+def over_seeds(tables: list[dict[str, bool]]) -> Interval:
+    """Mean accuracy and what other seeds would give on the same questions; where there is one model alone (one seed,
+    or a backbone that all seeds share) Wilson's interval: what it would give on other questions.
+    """
+    if any(table != tables[0] for table in tables):
+        return significance.mean_interval([sum(table.values()) / len(table) for table in tables])
+    correct, n = sum(tables[0].values()), len(tables[0])
+    return Interval(correct / n, *significance.wilson(correct, n))
+
+
+def compared(ours: dict[Any, dict[str, bool]], theirs: dict[Any, dict[str, bool]]) -> tuple[Paired | None, float, int]:
+    """(difference, sign-flip p, seeds) over the seeds that both sides have: crossed seeds and questions, or for one
+    seed McNemar's test with the bootstrap's interval, which let only the questions vary.
+    """
+    seeds = [s for s in ours if s in theirs]
+    if not seeds:
+        return None, math.nan, 0
+    questions = list(ours[seeds[0]])
+    for table in (*(ours[s] for s in seeds), *(theirs[s] for s in seeds)):
+        if table.keys() != ours[seeds[0]].keys():
+            raise ValueError(
+                f"seeds answered different test questions ({len(questions)} and {len(table)}); a paired test needs "
+                "the same rows for every seed: evaluate all on the same task.test_rows"
+            )
+    d = np.array([[float(ours[s][q]) - theirs[s][q] for q in questions] for s in seeds])
+    if len(seeds) > 1:
+        few = len(seeds) <= significance.MOST_FLIPPED
+        return significance.crossed(d), significance.sign_flip(d.mean(axis=1).tolist()) if few else math.nan, len(seeds)
+    low, high = significance.paired_bootstrap(d[0] > 0, d[0] < 0)
+    p = significance.mcnemar(int((d > 0).sum()), int((d < 0).sum()))
+    return Paired(float(d.mean()), low, high, p, math.inf), math.nan, 1
+
+
+def paper_accuracy(study: dict[str, Any], cell: Cell, task: str, model: str, loss: str) -> float | None:
+    """The paper's accuracy of a row, where the study file states it."""
+    for row in study.get("paper") or []:
+        same = (row.get("task"), row.get("model"), row.get("method")) == (task, model, cell["method"])
+        if same and (row.get("loss") == loss or cell["method"] == "backbone"):
+            return row.get("accuracy")
+    return None
+
+
+def conclusion(row: Row, level: float = 0.05) -> str:
+    """What a comparison with vanilla carries, and no more."""
+    if not row.tested:
+        return ""
+    assert row.gap is not None
+    if row.holm >= level:
+        return "no difference shown"
+    return "above vanilla" if row.gap.mean > 0 else "below vanilla"
+
+
+def series(
+    cells: Iterable[Cell], x: str, label: Callable[[Cell], str], value: str = "accuracy", start: Interval | None = None
+) -> list[Series]:
+    """A line per label: mean over seeds and 95 % t interval of `value` at each x (start: the value at x = 0).
+
+    Raises ValueError where two cells of one seed would be one point's: a seed counts once.
+    """
+    lines: dict[str, dict[float, dict[Any, Cell]]] = {}
+    for cell in cells:
+        if value not in cell:
+            continue
+        point = lines.setdefault(label(cell), {}).setdefault(float(cell[x]), {})
+        if twin := point.get(cell["seed"]):
+            raise ValueError(
+                f"study.json: {twin['id']!r} and {cell['id']!r} are both {label(cell)} at {x} = {cell[x]} of seed "
+                f"{cell['seed']} in one figure; give them experiments of their own"
+            )
+        point[cell["seed"]] = cell
+    found = []
+    for name, points in lines.items():
+        curve = {0.0: start} if start else {}
+        curve |= {k: significance.mean_interval([c[value] for c in points[k].values()]) for k in sorted(points)}
+        found.append(Series(name, list(curve), list(curve.values())))
+    return found
+
+
+def level(cells: Iterable[Cell], value: str = "accuracy") -> Interval | None:
+    """Mean over cells and its interval, if there are any."""
+    values = [c[value] for c in cells if value in c]
+    return significance.mean_interval(values) if values else None
+
+
+def chosen(held_out: Series) -> float:
+    """The exponent with the highest mean on held-out rows; among equals the one nearest to 0."""
+    best = max(y.mean for y in held_out.y)
+    return min((x for x, y in zip(held_out.x, held_out.y, strict=True) if y.mean == best), key=abs)

@@ -1,0 +1,1 @@
+"""Arithmetic problems and a tiny model: stand-ins for a laptop."""

@@ -1,0 +1,103 @@
+"""The equations on log-probabilities: one value per example, no reduction, torch only.
+
+Notation. lp(y|x) = sum over completion tokens of log pi(y_t | x, y_<t); T = number of completion tokens;
+r = lp_policy - lp_reference. The step's loss is (1/B) sum_i w_i L_i over the B examples of one optimizer
+step, whatever ranks and micro-batches they are spread over. What needs the whole step (mean length, z0,
+mean perplexity) is therefore an argument: the loop reduces it.
+
+Every tensor is floating point (fp32 in training, any dtype is kept) of shape [B] unless said otherwise.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+Normalization = Literal["example", "sum", "token"]
+
+
+def sft(
+    logprobs: Tensor,
+    lengths: Tensor,
+    normalization: Normalization = "example",
+    mean_length: float | Tensor = 0.0,
+) -> Tensor:
+    """Negative log-likelihood of each completion, [B].
+
+    logprobs: [B] lp(y_i|x_i); lengths: [B] T_i, end token included.
+    `example`: -lp_i / T_i. `sum`: -lp_i. `token`: -lp_i / mean_length, where mean_length is the
+    mean of T_i over the examples of the step, so that (1/B) sum_i L_i = -(sum_i lp_i) / (sum_i T_i).
+    Raises ValueError for another name.
+    """
+    if normalization == "example":
+        return -logprobs / lengths
+    if normalization == "sum":
+        return -logprobs
+    if normalization == "token":
+        assert mean_length > 0, "token normalization needs the step's mean completion length"
+        return -logprobs / mean_length
+    raise ValueError(f"unknown SFT normalization {normalization!r}: choose example, sum or token")
+
+
+def dpo(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, beta: float) -> Tensor:
+    """Direct preference optimisation (Rafailov et al. 2023, Eq. 7), [B].
+
+    L_i = -log sigmoid(beta * (r_chosen - r_rejected)); every argument is lp, [B].
+    """
+    return -logsigmoid(beta * ((chosen - ref_chosen) - (rejected - ref_rejected)))
+
+
+def kto(
+    logprobs: Tensor,
+    ref_logprobs: Tensor,
+    desirable: Tensor,
+    z0: float | Tensor,
+    beta: float,
+    lambda_d: float = 1.0,
+    lambda_u: float = 1.0,
+) -> Tensor:
+    """Kahneman-Tversky optimisation (Ethayarajh et al. 2024, Eq. 8), [B].
+
+    desirable: [B] bool; z0: scalar from `kto_reference_point`, without gradient.
+    L_i = lambda_d * (1 - sigmoid(beta * (r - z0))) where desirable,
+    else lambda_u * (1 - sigmoid(beta * (z0 - r))). 1 - sigmoid(x) is computed as sigmoid(-x), which does not
+    cancel for large x.
+    """
+    if isinstance(z0, Tensor):
+        z0 = z0.detach()
+    advantage = beta * (logprobs - ref_logprobs - z0)
+    return torch.where(desirable, lambda_d * torch.sigmoid(-advantage), lambda_u * torch.sigmoid(advantage))
+
+
+def kto_reference_point(log_ratio_sum: Tensor, count: Tensor | int) -> Tensor:
+    """z0 = max(0, mean of r over the step's mismatched pairs), scalar without gradient.
+
+    log_ratio_sum: sum of lp_policy(y_j|x_i) - lp_reference(y_j|x_i) over every rank and micro-batch of the
+    step; count: their number (> 0). Clamped once, after the reduction.
+    """
+    return (log_ratio_sum.detach() / count).clamp(min=0)
+
+
+def rewards(logprobs: Tensor, ref_logprobs: Tensor, beta: float) -> Tensor:
+    """Implicit rewards beta * r of DPO and KTO, [B], without gradient; for the log."""
+    return (beta * (logprobs - ref_logprobs)).detach()
+
+
+def perplexity(logprobs: Tensor, lengths: Tensor) -> Tensor:
+    """exp(-lp / T): exp of the mean token negative log-likelihood (paper Eq. 8), [B], without gradient."""
+    return torch.exp(-logprobs.detach() / lengths)
+
+
+def local_weight_p(logprobs: Tensor, lengths: Tensor, mean_perplexity: float | Tensor) -> Tensor:
+    """LW(P), paper Eq. 8-9: perplexity under the current policy over its mean over the step, [B]."""
+    return perplexity(logprobs, lengths) / mean_perplexity
+
+
+def local_weight_w(collision: Tensor, lengths: Tensor) -> Tensor:
+    """LW(W), paper Eq. 10 (the weight of WPO, Zhou et al. 2024), [B], detached.
+
+    collision: [B] sum_t log(pi(y_t) / sum_v pi(v)^2), see `training.logprobs`. exp(collision / T). For a DPO pair
+    the weight is the product over both responses.
+    """
+    return torch.exp(collision.detach() / lengths)

@@ -1,0 +1,256 @@
+"""From example rows to losses: what joins the token store, the model's log-probabilities and the equations.
+
+One optimizer step needs a few numbers over all its examples (mean length, z0, mean perplexity): they are made
+first, on every rank alike, so that the loss does not depend on how the step is shared out.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from east.data.indexed_dataset import IndexedDataset
+from east.run.config import Loss, Train
+from east.training import losses, schedule
+from east.training.logprobs import SequenceLogprobs
+from east.training.packing import PackedBatch, on_device, pack
+
+PASS = 4  # micro-batches whose mismatched pairs share a pass: without gradient they take less memory than one with
+Rows = NDArray[np.int64]
+Reduce = Callable[[Tensor], Tensor]  # element-wise sums over ranks
+
+REPORTED = {  # what is summed over a step for the log, per loss
+    "sft": ("loss", "tokens", "nll"),
+    "dpo": ("loss", "tokens", "reward_chosen", "reward_rejected", "accuracy"),
+    "kto": ("loss", "tokens", "reward_desirable", "reward_undesirable", "desirable"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """What is trained: the token store, and columns beside it."""
+
+    tokens: IndexedDataset
+    weights: NDArray[np.float64]  # [examples], mean 1 over the kept ones
+    kept: Rows  # rows of the examples that are trained
+    reference: NDArray[np.float64] | None  # [sequences]; None for SFT
+    inputs: dict[str, str]  # fingerprints of all of these
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """Packed sequences and what the reference thinks of each."""
+
+    batch: PackedBatch
+    reference: Tensor  # [sequences] float32; zero for SFT
+
+
+@dataclasses.dataclass(frozen=True)
+class MicroBatch:
+    """b examples of one rank, on the device. DPO packs 2b sequences: the chosen, then the rejected."""
+
+    batch: PackedBatch
+    reference: Tensor  # [sequences] float32; zero for SFT
+    weights: Tensor  # [b] float32; zero for the stand-in of a rank that has no work
+    desirable: Tensor  # [b] bool
+    real: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One optimizer step as this rank sees it."""
+
+    number: int
+    epoch: int
+    rows: Rows  # of the B examples of the step, over all ranks
+    mean_length: float  # of their responses, in tokens
+    micro_batches: list[MicroBatch]  # this rank's; equally many on every rank
+    mismatched: list[Scored]  # KTO: the prompts of their examples, in order, each with another question's response
+
+
+@dataclasses.dataclass(frozen=True)
+class StepNumbers:
+    """What losses need of the whole optimizer step."""
+
+    mean_length: float  # of the responses, in tokens
+    z0: float | Tensor = 0.0  # KTO
+    mean_perplexity: float | Tensor = 1.0  # LW(P)
+
+
+def steps(
+    data: Data, loss: Loss, train: Train, first: int, last: int, rank: int, ranks: int, device: torch.device
+) -> Iterator[Step]:
+    """Steps [first, last) of the run; the next one is read and packed while the caller computes."""
+    read = partial(load, data, loss, train, rank=rank, ranks=ranks, device=device)
+    numbers = iter(range(first, last))
+    with ThreadPoolExecutor(1) as pool:
+        waiting = [pool.submit(read, number) for number in islice(numbers, 1)]
+        while waiting:
+            step = waiting.pop().result()
+            waiting += [pool.submit(read, number) for number in islice(numbers, 1)]
+            yield step
+
+
+def load(
+    data: Data, loss: Loss, train: Train, number: int, rank: int, ranks: int, device: torch.device
+) -> Step:
+    """Read and pack this rank's share of optimizer step `number`."""
+    epoch, rows = schedule.step_rows(data.kept, number, train.batch_size, train.seed)
+    examples, lengths = data.tokens.examples[rows], data.tokens.sequences["completion_length"]
+    plan = None if data.tokens.kl is None or loss.name != "kto" else data.tokens.kl[epoch % len(data.tokens.kl)]
+    if train.micro_tokens is None:
+        mine = schedule.share(rows, rank, ranks, train.micro_batch)
+    else:
+        tokens = lengths[examples["response"]]
+        if loss.name == "dpo":
+            tokens = tokens + lengths[examples["rejected"]]
+        tokens = tokens + data.tokens.sequences["prompt_length"][examples["response"]]  # stored once, also for a pair
+        mine = schedule.share_tokens(rows, tokens, rank, ranks, train.micro_tokens)
+    mean_length = float(lengths[examples["response"]].mean())
+    stood_in = [part if len(part) else rows[:1] for part in mine]
+    micro_batches = [collate(data, s, loss, len(part) > 0, device) for s, part in zip(stood_in, mine, strict=True)]
+    mismatched = []
+    if plan is not None:
+        passes = [np.concatenate(stood_in[i : i + PASS]) for i in range(0, len(stood_in), PASS)]
+        mismatched = [_scored(data, plan[part], device) for part in passes]
+    return Step(number, epoch, rows, mean_length, micro_batches, mismatched)
+
+
+def collate(data: Data, rows: Rows, loss: Loss, real: bool, device: torch.device) -> MicroBatch:
+    """Pack the examples `rows`. A rank without work packs one that is not `real`, its weight zero, so that every rank
+    makes the same collectives."""
+    examples = data.tokens.examples[rows]
+    sequences = examples["response"]
+    if loss.name == "dpo":
+        sequences = np.concatenate([sequences, examples["rejected"]])
+    weights = data.weights[rows] if real else np.zeros(len(rows))
+    if loss.name == "sft" and loss.normalization == "microbatch":
+        weights = np.full_like(weights, weights.mean())
+    own = _scored(data, sequences, device)
+    return MicroBatch(
+        batch=own.batch,
+        reference=own.reference,
+        weights=on_device(weights.astype(np.float32), device),
+        desirable=on_device(examples["desirable"], device),
+        real=real,
+    )
+
+
+def step_numbers(loss: Loss, model: Any, step: Step, reduce: Reduce) -> list[StepNumbers]:
+    """One StepNumbers per micro-batch of this rank; they differ only for KTO with kl: microbatch.
+
+    KTO and LW(P) look at the step with the policy as it is, before any gradient (one forward pass more).
+    """
+    numbers = [StepNumbers(step.mean_length)] * len(step.micro_batches)
+    if loss.local_weight == "lw_p":
+        with evaluating(model):
+            found = [losses.perplexity(*_per_example(model(m.batch), len(m.weights))) for m in step.micro_batches]
+        total, count = reduce(_sums_and_counts(found, step).sum(0))
+        numbers = [dataclasses.replace(n, mean_perplexity=total / count) for n in numbers]
+    if loss.name == "kto":
+        ratios = _sums_and_counts(_mismatched(model, step), step)  # [micro-batches, 2]
+        if loss.kl == "step":
+            ratios = reduce(ratios.sum(0)).expand_as(ratios)
+        else:  # TRL and HALOs: each rank's mean, averaged over the ranks that have examples
+            means = ratios[:, 0] / ratios[:, 1].clamp(min=1)
+            ratios = reduce(torch.stack([means, (ratios[:, 1] > 0).double()], dim=1))
+        z0 = [losses.kto_reference_point(total, count) for total, count in ratios]
+        numbers = [dataclasses.replace(n, z0=z) for n, z in zip(numbers, z0, strict=True)]
+    return numbers
+
+
+def example_losses(
+    loss: Loss, out: SequenceLogprobs, micro: MicroBatch, numbers: StepNumbers
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Unweighted loss of each example [b], and sums for the log (see REPORTED), not yet waited for."""
+    b = len(micro.weights)
+    if loss.name == "dpo":
+        chosen, rejected = out.sums[:b], out.sums[b:]
+        ref_chosen, ref_rejected = micro.reference[:b], micro.reference[b:]
+        values = losses.dpo(chosen, rejected, ref_chosen, ref_rejected, loss.beta)
+        good = losses.rewards(chosen, ref_chosen, loss.beta)
+        bad = losses.rewards(rejected, ref_rejected, loss.beta)
+        report = {"reward_chosen": good.sum(), "reward_rejected": bad.sum(), "accuracy": (good > bad).sum()}
+    elif loss.name == "kto":
+        lambdas = loss.lambda_desirable, loss.lambda_undesirable
+        values = losses.kto(out.sums, micro.reference, micro.desirable, numbers.z0, loss.beta, *lambdas)
+        reward = losses.rewards(out.sums, micro.reference, loss.beta)
+        report = {
+            "reward_desirable": (reward * micro.desirable).sum(),
+            "reward_undesirable": (reward * ~micro.desirable).sum(),
+            "desirable": micro.desirable.sum(),
+        }
+    else:
+        normalization, mean_length = loss.normalization, numbers.mean_length
+        if normalization == "microbatch":  # the release: the micro-batch's token mean, weights averaged in collate
+            normalization, mean_length = "token", float(np.mean(micro.batch.lengths))
+        values = losses.sft(out.sums, out.lengths, normalization, mean_length)
+        report = {"nll": (-out.sums.detach() / out.lengths).sum()}
+    if loss.local_weight == "lw_p":
+        values = values * losses.local_weight_p(*_per_example(out, b), numbers.mean_perplexity)
+    elif loss.local_weight == "lw_w":
+        assert out.collision is not None
+        factor = losses.local_weight_w(out.collision, out.lengths)
+        values = values * (factor if len(factor) == b else factor[:b] * factor[b:])
+    return values, report
+
+
+def _sums_and_counts(values: Iterable[Tensor], step: Step) -> Tensor:
+    """[micro-batches, 2] float64: sum and number of each micro-batch's values; a stand-in counts nothing."""
+    rows = [
+        torch.stack([v.double().sum(), v.new_full((), len(v), dtype=torch.float64)]) * micro.real
+        for v, micro in zip(values, step.micro_batches, strict=True)
+    ]
+    return torch.stack(rows)
+
+
+def _per_example(out: SequenceLogprobs, examples: int) -> tuple[Tensor, Tensor]:
+    """Log-probability and length of each example [b]; a DPO pair's are those of both its responses."""
+    return out.sums.view(-1, examples).sum(0), out.lengths.view(-1, examples).sum(0)
+
+
+def _mismatched(model: Any, step: Step) -> tuple[Tensor, ...]:
+    """lp_policy - lp_reference of each micro-batch's mismatched pairs."""
+    assert step.mismatched, "KTO needs a plan of mismatched pairs"
+    with evaluating(model):
+        ratios = torch.cat([model(pairs.batch).sums - pairs.reference for pairs in step.mismatched])
+    return ratios.split([len(micro.weights) for micro in step.micro_batches])
+
+
+def start_error(model: Any, step: Step) -> Tensor:
+    """Largest |lp_policy - lp_reference| / sqrt(T) over this rank's sequences of a step, mismatched pairs included.
+
+    Before the first update 0 but for rounding, which grows as sqrt(T).
+    """
+    scored = [(micro.batch, micro.reference) for micro in step.micro_batches]
+    scored += [(pairs.batch, pairs.reference) for pairs in step.mismatched]
+    with evaluating(model):
+        errors = [((model(b).sums - reference).abs() / b.lengths_S.sqrt()).max() for b, reference in scored]
+    return torch.stack(errors).max()
+
+
+@contextlib.contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Without gradient and without dropout."""
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        yield
+    model.train(training)
+
+
+def _scored(data: Data, sequences: Rows, device: torch.device) -> Scored:
+    values = np.zeros(len(sequences)) if data.reference is None else np.asarray(data.reference[sequences])
+    prompts, completions = [data.tokens.prompt(s) for s in sequences], [data.tokens.completion(s) for s in sequences]
+    return Scored(
+        batch=pack(prompts, completions, device=device),
+        reference=on_device(values.astype(np.float32), device),
+    )

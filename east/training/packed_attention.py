@@ -1,0 +1,166 @@
+"""Attention of packed batches: every segment causally on itself and on its shared prompt, nothing else.
+
+Two names for transformers' attn_implementation. `packed` takes the best kernel there is: for half precision on CUDA
+the varlen kernel of the flash-attn package where that is installed, else PyTorch's; elsewhere SDPA per segment.
+`packed_sdpa` is SDPA per segment everywhere, the slow way that `check_kernel` holds the kernels to. The decoder is
+called with `segments=PackedSegments(...)`, which transformers hands to every attention layer untouched. Costs the sum
+of squared segment lengths.
+"""
+
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention.varlen import varlen_attn
+from torch.nn.functional import scaled_dot_product_attention
+from torch.utils.checkpoint import checkpoint
+from transformers import AttentionInterface
+
+from east.training.packing import PackedSegments, Segment
+
+NAMES = ("packed", "packed_sdpa")
+FLASH_ATTN = find_spec("flash_attn") is not None
+SMALL_PACK = (Segment(0, 70), Segment(70, 100, 0, 40), Segment(100, 105))  # a prompt of 40 shared by two responses
+
+
+@torch.compiler.disable
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    segments: PackedSegments | None = None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    per_segment: bool = False,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention of one layer on one packed row.
+
+    query: [1, heads, T, head_dim]; key, value: [1, kv_heads, T, head_dim] (kv_heads divides heads). Returns
+    [1, T, heads, head_dim] and None. Raises ValueError for what is not computed here: attention dropout,
+    softcaps, sinks and position biases, or a call that did not come from `training.logprobs`.
+    """
+    refused = [name for name in ("softcap", "s_aux", "position_bias") if kwargs.get(name) is not None]
+    refused += ["attention dropout"] if dropout else []
+    if refused:
+        raise ValueError(
+            f"attention `packed` does not compute {', '.join(refused)}, which this model uses: "
+            "choose another model, or set its dropout to 0"
+        )
+    if segments is None:
+        raise ValueError("attention `packed` runs packed batches only: to generate, load the model with sdpa")
+    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and not per_segment:
+        return _varlen(query, key, value, segments, scaling, sliding_window), None
+    # Its outputs and the keys of shared prompts are made again in backward: a tenth of the activations, 1 % of the time
+    out = checkpoint(
+        _by_segment, query, key, value, segments.spans, scaling, sliding_window,
+        use_reentrant=False, preserve_rng_state=False,
+    )  # fmt: skip
+    return out, None
+
+
+def _varlen(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    segments: PackedSegments,
+    scaling: float | None,
+    sliding_window: int | None,
+) -> Tensor:
+    """One kernel call, causal from the lower right corner of each segment."""
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+    if segments.key_rows is not None:
+        k, v = k[segments.key_rows], v[segments.key_rows]
+    lengths = segments.cu_q, segments.cu_k, segments.max_q, segments.max_k
+    window = (-1 if sliding_window is None else sliding_window - 1, 0)
+    if FLASH_ATTN:
+        from flash_attn import flash_attn_varlen_func
+
+        out = flash_attn_varlen_func(q, k, v, *lengths, softmax_scale=scaling, causal=True, window_size=window)
+    else:
+        gqa = q.shape[1] != k.shape[1]
+        out = varlen_attn(q, k, v, *lengths, scale=scaling, window_size=window, enable_gqa=gqa)
+    return out[None]  # type: ignore[call-overload]
+
+
+def _by_segment(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    segments: tuple[Segment, ...],
+    scaling: float | None,
+    sliding_window: int | None,
+) -> Tensor:
+    """One SDPA call per segment, on any device and dtype."""
+    gqa = query.shape[1] != key.shape[1]
+    # split, not slices: the backward of a slice fills a tensor of the whole row
+    lengths = [s.stop - s.start for s in segments]
+    queries, keys, values = (x.split(lengths, dim=2) for x in (query, key, value))
+    place = {s.start: i for i, s in enumerate(segments)}
+    outputs = []
+    for s, q, k, v in zip(segments, queries, keys, values, strict=True):
+        shared = s.prefix_stop - s.prefix_start
+        if shared:
+            owner = place[s.prefix_start]  # a prompt stands at the start of the segment that stores it
+            k = torch.cat((keys[owner][:, :, :shared], k), dim=2)
+            v = torch.cat((values[owner][:, :, :shared], v), dim=2)
+        n_q, n_k = q.shape[2], k.shape[2]
+        mask = None
+        if n_q < n_k or (sliding_window is not None and sliding_window < n_k):
+            mask = torch.ones(n_q, n_k, dtype=torch.bool, device=q.device).tril(n_k - n_q)
+            if sliding_window is not None:
+                mask = mask.triu(n_k - n_q - sliding_window + 1)
+        outputs.append(
+            scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=gqa
+            )
+        )
+    return torch.cat(outputs, dim=2).transpose(1, 2)
+
+
+def check_kernel(config: Any, device: torch.device, dtype: torch.dtype) -> None:
+    """Hold what `packed` is on this device to SDPA per segment: outputs and gradients of one small pack of random
+    numbers, in the shape of the model's heads.
+
+    config: transformers' of the model. Raises ValueError when they differ by more than rounding explains, or when the
+    flash-attn package is installed but cannot be loaded.
+    """
+    heads = config.num_attention_heads
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    counts = heads, *[getattr(config, "num_key_value_heads", None) or heads] * 2
+    generator = torch.Generator().manual_seed(0)
+    qkv = [torch.randn(1, n, SMALL_PACK[-1].stop, head_dim, generator=generator).to(device, dtype) for n in counts]
+    windows = (None, 7) if getattr(config, "sliding_window", None) else (None,)
+    tolerance = 1e-4 if dtype.itemsize >= 4 else 3e-2
+    for window in windows:
+        try:
+            found = _with_gradients(qkv, sliding_window=window)
+        except ImportError as error:
+            raise ValueError(f"flash-attn is installed but does not load ({error}); mend or uninstall it") from None
+        for ours, exact in zip(found, _with_gradients(qkv, sliding_window=window, per_segment=True), strict=True):
+            apart = float((ours - exact).norm() / exact.norm())
+            if not apart <= tolerance:
+                raise ValueError(
+                    f"the attention kernel for {dtype} on {device} differs from plain attention by {apart:.1e} "
+                    f"(relative), expected at most {tolerance:g}; set model.attention=packed_sdpa, or use other "
+                    "versions of PyTorch and flash-attn"
+                )
+
+
+@torch.enable_grad()
+def _with_gradients(qkv: list[Tensor], **kwargs: Any) -> list[Tensor]:
+    """Attention's output on SMALL_PACK, and the gradients of the sum of its sines, so that each output's differs."""
+    inputs = [x.detach().requires_grad_() for x in qkv]
+    segments = PackedSegments(SMALL_PACK, qkv[0].device)
+    out, _ = packed_attention(nn.Module(), *inputs, None, segments=segments, **kwargs)
+    return [x.detach().float() for x in (out, *torch.autograd.grad(out.float().sin().sum(), inputs))]
+
+
+AttentionInterface.register("packed", packed_attention)
+AttentionInterface.register("packed_sdpa", partial(packed_attention, per_segment=True))

@@ -1,0 +1,172 @@
+"""The reference log-probability column: what the starting model thinks of every stored sequence.
+
+The reference belongs to the sequence, not to the example, and is never run in training. A sequence that the same
+model has scored before, for this dataset or another of the round, is read from the score book.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from tqdm import tqdm
+
+from east import models
+from east.data import training_data
+from east.data.indexed_dataset import IndexedDataset
+from east.run import artifacts
+from east.run.config import Config
+from east.training import deepspeed_engine, objective, reference_cache
+from east.training.logprobs import CompletionLogprobs
+from east.training.packing import pack
+
+MAKE = training_data.MAKE.format("reference")
+TOKENS = 8192  # per forward pass
+# Nats that two packings of one sequence may differ by, times the square root of its tokens: each token's rounding is
+# its own. In bfloat16 the logits themselves are rounded, to 0.06 at 16.
+TOLERANCE = {"float32": 1e-3, "bfloat16": 0.2}
+MEND = f"delete the round's folders reference/ and scores/ and run `{MAKE}`"
+CHECKED = 4  # sequences that are scored again
+Rows = NDArray[np.int64]
+
+
+def runs(dataset: IndexedDataset, rows: Rows, tokens: int) -> list[Rows]:
+    """The rows in runs of at most `tokens` tokens, for one forward pass each (a longer sequence stands alone).
+
+    Sequences with one prompt are neighbours, because a pass holds their prompt once; the longest come first, so
+    that memory runs out at once or not at all.
+    """
+    if not len(rows):
+        return []
+    s = dataset.sequences[rows]
+    _, prompt = np.unique(s["prompt_offset"], return_inverse=True)
+    longest = np.zeros(len(rows), dtype=np.int64)
+    np.maximum.at(longest, prompt, s["prompt_length"] + s["completion_length"])
+    order = np.lexsort((prompt, -longest[prompt]))
+    starts, total, last = [0], 0, -1
+    fields = (prompt[order], s["prompt_length"][order], s["completion_length"][order])
+    for i, (group, p_length, c_length) in enumerate(zip(*(f.tolist() for f in fields), strict=True)):
+        more = c_length + (p_length if group != last else 0)
+        if i > starts[-1] and total + more > tokens:
+            starts.append(i)
+            total, more = 0, p_length + c_length
+        total, last = total + more, group
+    return np.split(rows[order], starts[1:])
+
+
+@torch.no_grad()
+def score(
+    module: CompletionLogprobs | nn.Module, dataset: IndexedDataset, passes: list[Rows], device: torch.device
+) -> Iterator[tuple[Rows, NDArray[np.float64]]]:
+    """Summed completion log-probability, natural log, of the rows of each pass: (rows, log-probabilities)."""
+    for rows in passes:
+        batch = pack([dataset.prompt(r) for r in rows], [dataset.completion(r) for r in rows], device=device)
+        yield rows, module(batch).sums.double().cpu().numpy()
+
+
+def check(
+    module: nn.Module,
+    dataset: IndexedDataset,
+    column: NDArray[Any],
+    rows: Rows,
+    device: torch.device,
+    dtype: str,
+    seed: int,
+) -> None:
+    """Score a few of the rows again, drawn by the seed (the same ones on every rank).
+
+    Raises ValueError when one is beyond what another packing explains: the column is not of this model.
+    """
+    few = np.random.default_rng(seed).choice(rows, min(CHECKED, len(rows)), replace=False)
+    with objective.evaluating(module):  # no dropout, as when the column was made
+        again = list(score(module, dataset, runs(dataset, few, tokens=4096), device))
+    few, found = (np.concatenate(parts) for parts in zip(*again, strict=True))
+    worst = float(np.max(np.abs(found - column[few]) / np.sqrt(dataset.sequences["completion_length"][few])))
+    if not worst <= TOLERANCE[dtype]:
+        raise ValueError(
+            f"reference: {len(few)} sequences scored again differ by up to {worst:.2g} sqrt(T) nats (T tokens), "
+            f"expected at most {TOLERANCE[dtype]:g} sqrt(T); {MEND}"
+        )
+
+
+def run(config: Config) -> None:
+    """The stage: dataset/ and the starting model to reference/. On several ranks each scores its share.
+
+    Killed and started again, or run for another dataset of the round, it scores what is not in the book.
+    """
+    dataset = IndexedDataset(config.folder_of("dataset"), config.dataset_settings)
+    start = models.resolve(*config.starting_model)
+    folder, settings = config.folder_of("reference"), training_data.reference_settings(config)
+    model = {"model": artifacts.model_digest(start)}
+    inputs = {"dataset": dataset.fingerprint, **model}
+    if artifacts.reusable(folder, training_data.REFERENCE, settings, inputs, MAKE):
+        print(f"reference: {folder} is complete")
+        return
+    rank, ranks, device = deepspeed_engine.start()
+    book, keys = config.folder_of("scores") / artifacts.digest({**settings, **model}), dataset.keys()
+    column = np.zeros(len(keys))
+    with deepspeed_engine.together():
+        if rank == 0:
+            artifacts.claim(book, settings, model, MAKE)
+            column = reference_cache.look_up(reference_cache.read(book), keys)
+    column = _sum_over_ranks(column, device)  # every other rank adds zero; NaN where unknown
+    known, missing = np.flatnonzero(~np.isnan(column)), np.flatnonzero(np.isnan(column))
+    if rank == 0:
+        print(f"reference: {len(known)} of {len(keys)} sequences are known, {len(missing)} to score")
+    if len(missing):
+        policy = models.load_policy(start, dtype=config.train.dtype, attention=config.model.attention)
+        module = CompletionLogprobs(policy, config.train.head_chunk, device=device).eval()
+        if len(known):
+            check(module, dataset, column, known, device, config.train.dtype, config.train.seed)
+        with reference_cache.appending(book) as append:
+            mine = fill(module, dataset, share(dataset, missing, rank, ranks), keys, append, device, show=rank == 0)
+        column[missing] = _sum_over_ranks(mine[missing], device)
+    with deepspeed_engine.together():
+        if rank == 0:
+            with artifacts.writing(folder, training_data.REFERENCE, settings, inputs) as (scratch, summary):
+                np.save(scratch / "logprobs.npy", column)
+                per_token = column / dataset.sequences["completion_length"]
+                summary.update(sequences=len(column), mean_logprob_per_token=float(per_token.mean()))
+            print(f"reference: {folder}\n    sequences: {len(column)}")
+            print(f"    mean log-probability per token: {per_token.mean():.4f}")
+
+
+def share(dataset: IndexedDataset, rows: Rows, rank: int, ranks: int) -> list[Rows]:
+    """The passes of one rank: dealt out in turn, so that all have as many tokens, but for a pass."""
+    s = dataset.sequences[rows]
+    total = int(s["prompt_length"].sum() + s["completion_length"].sum())
+    return runs(dataset, rows, min(TOKENS, total // ranks + 1))[rank::ranks]
+
+
+def fill(
+    module: nn.Module,
+    dataset: IndexedDataset,
+    passes: list[Rows],
+    keys: NDArray[np.uint64],
+    append: reference_cache.Append,
+    device: torch.device,
+    show: bool,
+) -> NDArray[np.float64]:
+    """Score the rows of all passes, each pass into the book when it is done; [sequences], 0 where not scored.
+
+    Raises ValueError for a log-probability that is not finite.
+    """
+    column = np.zeros(len(dataset.sequences))
+    with tqdm(total=sum(map(len, passes)), desc="reference", unit="seq", disable=not show) as bar:
+        for rows, values in score(module, dataset, passes, device):
+            if not np.isfinite(values).all():
+                row = int(rows[~np.isfinite(values)][0])
+                raise ValueError(
+                    f"reference: sequence {row} of {dataset.folder} has log-probability {values[rows == row][0]}; "
+                    "the model is broken or overflows in train.dtype"
+                )
+            append(keys[rows], values)
+            column[rows] = values
+            bar.update(len(rows))
+    return column
+
+
+def _sum_over_ranks(values: NDArray[np.float64], device: torch.device) -> NDArray[np.float64]:
+    return deepspeed_engine.reduce_sum(torch.from_numpy(values).to(device)).cpu().numpy()

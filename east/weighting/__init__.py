@@ -1,0 +1,1 @@
+"""Clusters to entropy to weight. Numpy only."""

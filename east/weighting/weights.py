@@ -1,0 +1,159 @@
+"""Values to weights, numpy only: entropy, accuracy, rejection; mappings with mean one (paper Eq. 3, 4, 6)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from east.weighting.entropy import ESTIMATORS
+
+Array = NDArray[np.float64]
+LARGEST_EXPONENT = 10.0  # of auto_exponent; above it a sampling error of 7 % in a value doubles its weight
+
+
+def question_values(strategy: str, questions: Sequence[dict[str, Any]], estimator: str = "plugin") -> Array:
+    """The quantity that a strategy weighs by, one per graded question, float64.
+
+    `entropy` h, by one of entropy.ESTIMATORS from the sizes of the question's clusters; `accuracy` 1 - A;
+    `accuracy_rate` A (the authors' release for DPO); `rejection` R, the share of all responses in the largest
+    wrong cluster; `uniform` 1. Every question is taken at its own number of responses.
+    """
+    value = {
+        "uniform": lambda q: 1.0,
+        "entropy": lambda q: ESTIMATORS[estimator]([cluster["count"] for cluster in q["clusters"]]),
+        "accuracy": lambda q: 1.0 - q["accuracy"],
+        "accuracy_rate": lambda q: q["accuracy"],
+        "rejection": lambda q: q["rejection"],
+    }[strategy]
+    return np.array([value(q) for q in questions], dtype=np.float64)
+
+
+def mean_mapping(values: Array) -> Array:
+    """Eq. 3: v / mean(v). Raises ValueError when every value is zero."""
+    return power_mapping(values, 1.0)
+
+
+def linear_mapping(values: Array, spread: float) -> Array:
+    """Eq. 4: a v + b with a = spread / (max - min), b = 1 - a mean(v): mean 1, max - min = spread.
+
+    Raises ValueError when a weight would be negative: 0 <= spread <= (max - min) / (mean - min).
+    """
+    _require(values)
+    low, high, mean = values.min(), values.max(), values.mean()
+    if spread < 0 or (spread > 0 and high == low):
+        raise ValueError(
+            f"linear mapping: found spread {spread:g} over values from {low:g} to {high:g}; expected spread >= 0, "
+            "and 0 where all values are equal"
+        )
+    if spread == 0:
+        return np.ones_like(values)
+    bound = (high - low) / (mean - low)
+    if spread > bound:
+        raise ValueError(
+            f"linear mapping: found spread {spread:g}, expected at most (max - min) / (mean - min) = {bound:.6g}, "
+            "above which weights are negative; lower weighting.spread"
+        )
+    slope = spread / (high - low)
+    return np.maximum(slope * (values - mean) + 1.0, 0.0)  # at the bound itself rounding may give -1e-17
+
+
+def power_mapping(values: Array, a: float) -> Array:
+    """Eq. 6: v^a N / sum_i v_i^a, in log space so that no exponent overflows; 0^a = 0 for a > 0, 0^0 = 1.
+
+    Raises ValueError when a < 0 and a value is zero, or when a > 0 and all are.
+    """
+    _require(values)
+    zeros = int((values == 0).sum())
+    if a == 0:
+        return np.ones_like(values)
+    if a < 0 and zeros:
+        raise ValueError(
+            f"power mapping: {zeros} of {values.size} values are 0 (entropy: one cluster only) and a = {a:g} < 0 has "
+            "no weight for them; set weighting.zero=drop to leave them out, or choose a > 0"
+        )
+    if zeros == values.size:
+        raise ValueError(f"power mapping: all {zeros} values are 0, so no weights with mean 1 exist; check the samples")
+    with np.errstate(divide="ignore"):
+        logs = a * np.log(values)
+    scaled = np.exp(logs - logs.max())
+    return scaled * (values.size / scaled.sum())
+
+
+def auto_exponent(values: Array, min_ess: float) -> float:
+    """The largest a in (0, LARGEST_EXPONENT] whose power weights keep an effective sample size of min_ess N.
+
+    With K(a) = ln mean exp(a ln v), taken over the positive values, ln ESS(a) = 2 K(a) - K(2a) + constant. K is
+    convex (a cumulant generating function), so the derivative 2 K'(a) - 2 K'(2a) is <= 0 for a > 0 (and >= 0 for
+    a < 0): the effective sample size falls as |a| grows, and bisection finds where it crosses min_ess N.
+
+    Zeros have weight 0 for every a > 0: N counts them, the effective sample size cannot exceed the number of
+    positive values. Values that share the maximum bound it from below: where they are min_ess N or more (as when
+    all are equal) every exponent qualifies, and LARGEST_EXPONENT is returned. 0 < min_ess < 1. Raises ValueError
+    where no a > 0 qualifies: too many values are zero, or all.
+    """
+    _require(values)
+    low, high = 0.0, LARGEST_EXPONENT
+    least = min_ess * values.size
+    if effective_sample_size(power_mapping(values, high)) >= least:
+        return high
+    for _ in range(60):  # to the last bit of a float64
+        middle = (low + high) / 2
+        enough = effective_sample_size(power_mapping(values, middle)) >= least
+        low, high = (middle, high) if enough else (low, middle)
+    if low == 0:
+        raise ValueError(
+            f"weighting.a=auto: {int((values == 0).sum())} of {values.size} values are 0, so every exponent above 0 "
+            f"has an effective sample size below {min_ess:g} N; lower weighting.min_ess, or give weighting.a a number"
+        )
+    return low
+
+
+def effective_sample_size(weights: Array) -> float:
+    """(sum w)^2 / sum w^2 (Kish 1965): so many equally weighted examples have a mean of the same variance."""
+    return float(weights.sum() ** 2 / (weights**2).sum())
+
+
+def example_weights(
+    values: Array, *, strategy: str, mapping: str, a: float, spread: float | None, zero: str
+) -> tuple[Array, NDArray[np.bool_]]:
+    """Weights of the trained examples: (weights [N] with mean 1 over the kept ones, kept [N]).
+
+    `values` holds one value per example (its question's). With zero="drop" and a < 0 examples whose value is
+    0 are left out: weight 0, kept False.
+    """
+    kept = np.ones(values.shape, dtype=bool)
+    if strategy == "uniform":
+        return np.ones_like(values), kept
+    if mapping == "power" and a < 0 and zero == "drop":
+        kept = values > 0
+    weights = np.zeros_like(values)
+    if mapping == "linear":
+        assert spread is not None
+        weights[kept] = linear_mapping(values[kept], spread)
+    else:
+        weights[kept] = power_mapping(values[kept], 1.0 if mapping == "mean" else a)
+    return weights, kept
+
+
+def summary(weights: Array, kept: NDArray[np.bool_]) -> dict[str, float]:
+    """min, max, mean, share of zero weights, and effective sample size (also as a share), over kept examples."""
+    w = weights[kept]
+    size = effective_sample_size(w)
+    return {
+        "examples": int(w.size),
+        "left_out": int((~kept).sum()),
+        "min": float(w.min()),
+        "max": float(w.max()),
+        "mean": float(w.mean()),
+        "share_zero": float((w == 0).mean()),
+        "effective_sample_size": size,
+        "effective_share": size / w.size,
+    }
+
+
+def _require(values: Array) -> None:
+    if values.size == 0:
+        raise ValueError("no examples to weigh: every question was left out; look at the dataset's summary")
+    if not np.isfinite(values).all() or values.min() < 0:
+        raise ValueError(f"weights need finite values >= 0, found {values[~(values >= 0)][:3]}; grade again")

@@ -1,0 +1,29 @@
+"""Comparisons of results by hand."""
+
+import pytest
+
+from east.evaluation import compare, run_results
+from east.report import document
+
+
+def test_compare_counts_flips_both_ways_and_refuses_other_questions():
+    ours, theirs = {"a": True, "b": False, "c": True}, {"a": False, "b": True, "c": True}
+    found = compare.compare(ours, theirs)
+    assert (found["only_this_right"], found["only_other_right"], found["difference"]) == (1, 1, 0)
+    with pytest.raises(ValueError, match=r"answer different questions \(3 and 1, 1 in common\)"):
+        compare.compare(ours, {"a": True})
+
+
+def test_groups_have_their_own_interval():
+    verdicts = {"a": True, "b": False, "c": True}
+    found = compare.by_group(verdicts, {"a": {"level": 1}, "b": {"level": 1}, "c": {"level": 2}})
+    assert found["level"]["1"]["accuracy"] == 0.5 and found["level"]["2"]["n"] == 1
+
+
+def test_table_puts_the_backbone_first_and_shows_the_paired_test():
+    base = {"name": "base", **compare.accuracy([True, False])}
+    other = {"name": "a", **compare.accuracy([True, True])}
+    other["against"] = {"name": "base", **compare.compare({"1": True, "2": True}, {"1": True, "2": False})}
+    lines = document.markdown_table(run_results.table(sorted([other, base], key=lambda r: r["name"]))).splitlines()
+    assert "| base | 1 / 2 | 50.0% |" in "\n".join(lines)
+    assert "+50.0%" in "\n".join(lines)

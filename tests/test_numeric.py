@@ -1,0 +1,170 @@
+"""Values of expressions at fixed points, and the children in which they are computed."""
+
+import os
+import pickle
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from east.grading.canonical import Key, own_key
+from east.grading.numeric import Request, evaluate
+from east.grading.reading import read
+from east.grading.value_cache import Values
+from east.grading.workers import Workers
+
+
+@pytest.fixture(scope="module")
+def values() -> Iterator[Values]:
+    values = Values(workers=1)
+    values.start()
+    yield values
+    values.close()
+
+
+def full_key(answer: str, values: Values) -> Key:
+    requests: set[Request] = set()
+    own_key(read(answer), lambda mode, tree: requests.add((mode, tree)))
+    values.ask([frozenset(requests)])
+    return own_key(read(answer), values.lookup)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (r"\sqrt{8}", r"2\sqrt{2}"),
+        (r"\sqrt{5+2\sqrt 6}", r"\sqrt2+\sqrt3"),
+        (r"\sqrt{25+0\pi}", "5"),
+        (r"\cos\frac{\pi}{3}", "1/2"),
+        (r"\sin 30^\circ", "0.5"),
+        (r"\sin^2 x+\cos^2 x", "1"),
+        (r"\tan^2 y+1", r"\sec^2 y"),
+        (r"\frac{x^2-1}{x-1}", "x+1"),
+        ("(x+y)^2", "x^2+2xy+y^2"),
+        (r"\sqrt{x^2}", "|x|"),
+        (r"3-\sqrt{x-3}", r"-\sqrt{x-3}+3"),
+        (r"\log_2 10", r"\frac{\ln 10}{\ln 2}"),
+        (r"\binom{n}{2}", r"\frac{n(n-1)}{2}"),
+        ("-5i+6", "6-5i"),
+        (r"e^{i\pi}", "-1"),
+        (r"(1+i)^2", "2i"),
+        ("y=2x+3", "2y-4x=6"),
+        ("x^2+y^2<4", "4>y^2+x^2"),
+        ("3^{20000}", r"9^{10000}"),
+    ],
+)
+def test_equal_expressions_have_equal_keys(one: str, other: str, values: Values) -> None:
+    assert full_key(one, values) == full_key(other, values)
+    assert full_key(one, values)[0] != "expression"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (r"\sqrt{2}", "1.41421356237309504880168872420969807856967187537694807317667973799"),
+        (r"\pi", r"\frac{355}{113}"),
+        ("|x|", "x"),
+        (r"\sqrt{x^2}", "x"),
+        (r"\ln 5", r"\log_{10} 5"),
+        ("5k", "5m"),
+        (r"\frac{1}{2004!}", r"\frac{1}{2003!}"),
+        ("2^{20000}+1", "2^{20000}"),
+        (r"2^{200}+\pi", "2^{200}"),
+        ("x^{100000}+1", "x^{99999}+1"),
+        ("y=2x+3", "y=2x-3"),
+        ("x^2+y^2<4", "x^2+y^2>4"),
+        ("1+i", "1-i"),
+    ],
+)
+def test_different_expressions_have_different_keys(one: str, other: str, values: Values) -> None:
+    """No tolerance: neither 65 right digits of a root nor one part in 10^60 make two answers equal."""
+    assert full_key(one, values) != full_key(other, values)
+
+
+polynomials = st.lists(st.integers(-9, 9), min_size=1, max_size=4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(polynomials, polynomials)
+def test_polynomials_are_equal_exactly_when_their_coefficients_are(one: list[int], other: list[int]) -> None:
+    """In process: `evaluate` is a pure function, the child only bounds it."""
+
+    def evaluated(coefficients: list[int]) -> Key:
+        text = "+".join(f"({c}) x^{{{n}}}" for n, c in enumerate(coefficients)) + "+0x"
+        return own_key(read(text), lambda mode, tree: evaluate((mode, tree)))
+
+    def trimmed(coefficients: list[int]) -> list[int]:
+        while coefficients and not coefficients[-1]:
+            coefficients = coefficients[:-1]
+        return coefficients
+
+    assert (evaluated(one) == evaluated(other)) == (trimmed(one) == trimmed(other))
+
+
+def test_hostile_requests_cost_only_themselves() -> None:
+    """One request sleeps past its deadline; the others, before and behind it, keep their answers."""
+    with Workers("tests.hostile:act", count=2, timeout_s=0.5, memory_mb=512) as pool:
+        pool.start()
+        start = time.perf_counter()
+        outcomes = pool.map(
+            ["echo", "sleep", "echo", "memory", "echo", "exit", "echo", "raise", "print", "echo"]
+        )
+        assert time.perf_counter() - start < 8
+    statuses = [outcome.status for outcome in outcomes]
+    assert (
+        statuses[1] == "timeout"
+        and statuses[3] == "memory"
+        and statuses[5] == "died"
+        and statuses[7] == "failed"
+    )
+    assert [outcomes[i].value for i in (0, 2, 4, 6, 8, 9)] == ["echo"] * 4 + ["print", "echo"]
+
+
+def test_no_child_is_left_behind() -> None:
+    with Workers("tests.hostile:act", count=2, timeout_s=0.5) as pool:
+        pool.start()
+        children = [child.process.pid for child in pool.idle]
+    for child in children:
+        with pytest.raises(ProcessLookupError):
+            os.kill(child, 0)
+
+
+def test_a_child_whose_parent_was_killed_ends_itself() -> None:
+    """A spinning child with 0.2 s of processor time left and nobody to kill it dies of its own timer."""
+    code = "import east.grading.workers as w; w.ORPHAN_SECONDS = 0.2; w._serve('tests.hostile:act', 512)"
+    argument = pickle.dumps("spin")
+    asked = struct.pack("<Q", len(argument)) + argument
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[1],
+        input=asked,
+        capture_output=True,
+        timeout=60,
+    )
+    assert done.returncode == -signal.SIGPROF
+
+
+def test_a_target_that_does_not_exist_says_what_to_run() -> None:
+    with (
+        Workers("tests.hostile:missing", count=1) as pool,
+        pytest.raises(RuntimeError, match="tests.hostile:missing"),
+    ):
+        pool.start()
+
+
+def test_values_are_computed_once_and_forgotten_past_the_bound(values: Values) -> None:
+    full_key(r"\sqrt{11}", values)
+    computed = values.counts["ok"]
+    full_key(r"\sqrt{11}", values)
+    assert values.counts["ok"] == computed
+    values.size = 10**9
+    values.forget()
+    assert not values.known
+    assert full_key(r"\sqrt{11}", values)[0] == "constant"

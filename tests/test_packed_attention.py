@@ -1,0 +1,204 @@
+"""Packed attention against the definition, written out with a full [T, T] mask in float64."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from east.training import packed_attention as attention
+from east.training.packed_attention import packed_attention
+from east.training.packing import PackedSegments, Segment
+
+# A shared prompt of 3 with responses of 4, 5 and 1; then two sequences of their own, one of a single token.
+SHARED = (Segment(0, 7), Segment(7, 12, 0, 3), Segment(12, 13, 0, 3), Segment(13, 19), Segment(19, 20))
+TOKENS = 20
+
+
+def visible(segments: tuple[Segment, ...], window: int | None = None) -> Tensor:
+    """[T, T] bool: who sees whom, by a token's place in its own sequence."""
+    mask = torch.zeros(TOKENS, TOKENS, dtype=torch.bool)
+    for s in segments:
+        sequence = [*range(s.prefix_start, s.prefix_stop), *range(s.start, s.stop)]
+        for place, query in enumerate(sequence):
+            if query >= s.start:
+                first = 0 if window is None else max(0, place - window + 1)
+                mask[query, sequence[first : place + 1]] = True
+    return mask
+
+
+def definition(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float) -> Tensor:
+    """softmax(q k^T * scaling) v with -inf outside the mask; each key head serves heads / kv_heads query
+    heads."""
+    repeats = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
+    scores = (query @ key.transpose(2, 3) * scaling).masked_fill(~mask, -torch.inf)
+    return (scores.softmax(-1) @ value).transpose(1, 2)
+
+
+def random_heads(
+    heads: int, kv_heads: int, dtype: torch.dtype, device: str = "cpu", head_dim: int = 8
+) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    shapes = [(1, n, TOKENS, head_dim) for n in (heads, kv_heads, kv_heads)]
+    return [
+        torch.randn(shape, generator=generator, dtype=torch.float64).to(device, dtype).requires_grad_()
+        for shape in shapes
+    ]
+
+
+def run(qkv: list[Tensor], segments: tuple[Segment, ...], **kwargs) -> Tensor:
+    holder = PackedSegments(segments, qkv[0].device)
+    return packed_attention(torch.nn.Module(), *qkv, None, segments=holder, scaling=0.3, **kwargs)[0]
+
+
+def test_visible_by_hand():
+    """The second response's first token (row 7) sees the prompt 0 1 2 and itself, not response one (3 to
+    6); with a window of 2 it sees only the prompt's last token and itself."""
+    assert visible(SHARED)[7].nonzero()[:, 0].tolist() == [0, 1, 2, 7]
+    assert visible(SHARED, window=2)[7].nonzero()[:, 0].tolist() == [2, 7]
+
+
+@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2), (4, 1)])
+@pytest.mark.parametrize("window", [None, 1, 2, 5, 100])
+def test_equals_the_definition(heads, kv_heads, window):
+    qkv = random_heads(heads, kv_heads, torch.float64)
+    found = run(qkv, SHARED, sliding_window=window)
+    expected = definition(*qkv, visible(SHARED, window), 0.3)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    direction = torch.randn_like(expected)
+    for a, b in zip(
+        torch.autograd.grad((found * direction).sum(), qkv),
+        torch.autograd.grad((expected * direction).sum(), qkv),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_bfloat16_stays_within_its_own_rounding():
+    """bf16 has 8 significant bits: outputs of magnitude about 1 agree with float64 to a few parts in 2^8."""
+    qkv = random_heads(4, 2, torch.bfloat16)
+    found = run(qkv, SHARED)
+    expected = definition(*(x.double() for x in qkv), visible(SHARED), 0.3)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.double(), expected, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="the varlen kernel needs a CUDA device")
+@pytest.mark.parametrize(("kv_heads", "window"), [(4, None), (2, None), (2, 4)])
+def test_varlen_kernel_equals_the_definition(kv_heads, window):
+    qkv = random_heads(4, kv_heads, torch.bfloat16, "cuda", head_dim=64)
+    found = run(qkv, SHARED, sliding_window=window)
+    wide = [x.detach().double().requires_grad_() for x in qkv]
+    expected = definition(*wide, visible(SHARED, window).cuda(), 0.3)
+    torch.testing.assert_close(found.double(), expected, rtol=0.02, atol=0.02)
+    direction = torch.randn_like(expected)
+    for a, b in zip(
+        torch.autograd.grad((found * direction).sum(), qkv),
+        torch.autograd.grad((expected * direction).sum(), wide),
+        strict=True,
+    ):
+        torch.testing.assert_close(a.double(), b, rtol=0.05, atol=0.05)
+
+
+def test_varlen_arguments_by_hand():
+    """Queries 7, 5, 1, 6, 1. Keys: the shared prompt's 3 are repeated: 7, 8, 4, 6, 1."""
+    found = PackedSegments(SHARED, "cpu")
+    assert found.cu_q.tolist() == [0, 7, 12, 13, 19, 20] and found.max_q == 7
+    assert found.cu_k.tolist() == [0, 7, 15, 19, 25, 26] and found.max_k == 8
+    expected = [*range(7), 0, 1, 2, *range(7, 12), 0, 1, 2, 12, *range(13, 19), 19]
+    assert found.key_rows is not None and found.key_rows.tolist() == expected
+    assert found.cu_q.dtype == found.cu_k.dtype == torch.int32
+
+
+def test_varlen_gathers_no_keys_without_shared_prompts():
+    assert PackedSegments((Segment(0, 7), Segment(7, 9)), "cpu").key_rows is None
+
+
+class LargestTensor(TorchDispatchMode):
+    """Records the number of elements of the largest tensor made."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else [out]:
+            if isinstance(tensor, Tensor):
+                self.elements = max(self.elements, tensor.numel())
+        return out
+
+
+def test_memory_is_linear_in_the_number_of_sequences():
+    """64 sequences of 32 tokens: T = 2048, T^2 = 4.2 million; q, k and v have 1 * 2 * 2048 * 8 = 32768
+    elements each and nothing larger is made, forward or backward."""
+    segments = tuple(Segment(32 * i, 32 * i + 32) for i in range(64))
+    qkv = [torch.randn(1, 2, 2048, 8, requires_grad=True) for _ in range(3)]
+    with LargestTensor() as record:
+        run(qkv, segments).sum().backward()
+    assert record.elements == 32768
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"softcap": 50.0}, "softcap"),
+        ({"s_aux": torch.zeros(4)}, "s_aux"),
+        ({"dropout": 0.1}, "attention dropout"),
+    ],
+)
+def test_what_is_not_computed_is_refused(kwargs, message):
+    with pytest.raises(ValueError, match=f"does not compute {message}"):
+        run(random_heads(4, 4, torch.float32), SHARED, **kwargs)
+
+
+def test_generation_with_packed_attention_is_refused():
+    with pytest.raises(ValueError, match="load the model with sdpa"):
+        packed_attention(torch.nn.Module(), *random_heads(4, 4, torch.float32), None)
+
+
+class Heads:
+    """What `check_kernel` reads of a transformers config."""
+
+    hidden_size, num_attention_heads, num_key_value_heads, sliding_window = 64, 4, 2, 4096
+
+
+def blind(query, key, value, segments, *rest):
+    """A kernel that does not show prompts to the responses that share them."""
+    alone = tuple(Segment(s.start, s.stop) for s in segments.spans)
+    return attention._by_segment(query, key, value, alone, *rest)
+
+
+def without_gradient_of_keys(query, key, *rest):
+    return attention._by_segment(query, key.detach() + 0 * key, rest[0], rest[1].spans, *rest[2:])
+
+
+@pytest.mark.parametrize("kernel", [blind, without_gradient_of_keys])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_wrong_kernel_is_found_before_training(monkeypatch, kernel, dtype):
+    """A kernel that is right passes, also in bfloat16; a wrong output and a wrong gradient do not."""
+    by_segment = attention._by_segment
+
+    def on_gpu(right):
+        def chosen(module, query, key, value, mask, *, segments, scaling=None, sliding_window=None, per_segment=False):
+            if per_segment:
+                return by_segment(query, key, value, segments.spans, scaling, sliding_window), None
+            if right:
+                return by_segment(query.double(), key.double(), value.double(), segments.spans, scaling,
+                                  sliding_window).to(query.dtype), None  # fmt: skip
+            return kernel(query, key, value, segments, scaling, sliding_window), None
+
+        return chosen
+
+    monkeypatch.setattr(attention, "packed_attention", on_gpu(True))
+    attention.check_kernel(Heads, torch.device("cpu"), dtype)
+    monkeypatch.setattr(attention, "packed_attention", on_gpu(False))
+    with pytest.raises(ValueError, match="differs from plain attention by .* set model.attention=packed_sdpa"):
+        attention.check_kernel(Heads, torch.device("cpu"), dtype)
+
+
+def test_a_flash_attn_that_does_not_load_is_one_clear_line(monkeypatch):
+    def broken(*_, **__):
+        raise ImportError("undefined symbol")
+
+    monkeypatch.setattr(attention, "packed_attention", broken)
+    with pytest.raises(ValueError, match=r"flash-attn is installed but does not load \(undefined symbol\)"):
+        attention.check_kernel(Heads, torch.device("cpu"), torch.bfloat16)

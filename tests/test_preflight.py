@@ -1,0 +1,95 @@
+"""`check` holds tokens, weights and reference to the run as training does, before a GPU is spent on it."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from east.checks import preflight
+from east.data import indexed_dataset
+from east.run import artifacts, config
+from tests.conftest import ROOT, prepare, settings
+
+
+@pytest.fixture(scope="module", params=["sft", "dpo", "kto"])
+def prepared(request, tmp_path_factory, tiny_model) -> tuple[Path, str]:
+    tmp = tmp_path_factory.mktemp("check")
+    prepare(tmp, tiny_model, loss={"name": request.param})
+    return tmp, request.param
+
+
+@pytest.fixture
+def dpo(tmp_path, tiny_model) -> config.Config:
+    return prepare(tmp_path, tiny_model, loss={"name": "dpo"})
+
+
+def rewrite(folder: Path, change) -> None:
+    """Change files of a complete folder, and its manifest to match: only what it holds is wrong."""
+    made = artifacts.read(folder, indexed_dataset.KIND, "index")
+    change(folder)
+    artifacts.complete(folder, made.kind, made.config, made.inputs, made.summary)
+
+
+def test_every_token_is_held_to_the_samples(prepared, tiny_model, capsys):
+    tmp, loss = prepared
+    found = config.parse(settings(tmp, tiny_model, loss={"name": loss}))
+    preflight.run(found)
+    printed = capsys.readouterr().out
+    count = len(indexed_dataset.IndexedDataset(found.folder_of("dataset")).sequences)
+    assert f"prompts and completions of all {count} sequences are those of" in printed
+    assert "3 per epoch, 6 in all" in printed or loss != "dpo"  # 20 examples in batches of 8, twice
+    assert ("mean logprob per token" in printed) == (loss != "sft")
+
+
+def test_what_is_missing_is_named_with_its_command(dpo, capsys):
+    for kind in ("weights", "reference", "samples"):
+        shutil.rmtree(dpo.folder_of(kind))
+    preflight.run(dpo)
+    printed = capsys.readouterr().out
+    assert "weights: not there yet; make it with `python -m east weigh --config X`" in printed
+    assert "reference: not there yet; make it with `python -m east reference --config X`" in printed
+    assert "they were held to no sample" in printed
+
+
+@pytest.mark.parametrize("what", ["prompt", "completion", "pair"])
+def test_stored_tokens_that_differ_from_the_samples_stop(dpo, what):
+    """Token 40 for what was sampled, in the middle of a segment; or a completion of another question."""
+
+    def change(folder: Path) -> None:
+        sequences = np.load(folder / "sequences.npy")
+        if what == "pair":
+            sequences["completion_offset"][0] = sequences["completion_offset"][-1]
+            sequences["completion_length"][0] = sequences["completion_length"][-1]
+            return np.save(folder / "sequences.npy", sequences)
+        tokens = np.fromfile(folder / "tokens.bin", "<u2")
+        place = sequences[f"{what}_offset"][3] + 2
+        tokens[place] = 40 if tokens[place] != 40 else 41
+        tokens.tofile(folder / "tokens.bin")
+
+    rewrite(dpo.folder_of("dataset"), change)
+    with pytest.raises(ValueError, match=r"sequence \d+ is not what .* holds; make the index again"):
+        preflight.run(dpo)
+
+
+def test_columns_are_held_to_dataset_and_model(dpo, tmp_path, tiny_model):
+    """The same words as train.py's, before it starts."""
+    bf16 = config.parse(settings(tmp_path, tiny_model, loss={"name": "dpo"}, train={"dtype": "bfloat16"}))
+    with pytest.raises(ValueError, match="is not the reference of this run: dtype: found"):
+        preflight.run(bf16)
+    np.save(dpo.folder_of("weights") / "weights.npy", np.full(20, 2.0))
+    with pytest.raises(ValueError, match=r"weights.npy: content differs from its manifest"):
+        preflight.run(dpo)
+    rewrite(dpo.folder_of("dataset"), lambda folder: (folder / "questions.json").write_text(" " + questions(folder)))
+    with pytest.raises(ValueError, match=r"\(weights\) belongs to dataset"):
+        preflight.run(dpo)
+
+
+def questions(folder: Path) -> str:
+    return (folder / "questions.json").read_text()
+
+
+def test_compile_with_zero_3_stops(tmp_path, tiny_model):
+    change = {"compile": True, "deepspeed": str(ROOT / "ds_configs/zero3.json")}
+    with pytest.raises(ValueError, match="train.compile with ZeRO 3 is not supported"):
+        preflight.run(config.parse(settings(tmp_path, tiny_model, train=change)))

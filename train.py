@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from east import models
 from east.data import training_data
-from east.run import artifacts, command_line
+from east.run import artifacts, command_line, files
 from east.run.config import Config, to_yaml, zero_of
 from east.training import deepspeed_engine, metrics, objective, reference, schedule
 from east.training.logprobs import CompletionLogprobs
@@ -172,7 +172,7 @@ def claim(config: Config, ours: dict[str, Any], data: objective.Data, rank: int)
         print(f"model: {folder / 'final'} is complete and made from just this; nothing to do")
     with deepspeed_engine.together():
         if rank == 0 and not done:
-            artifacts.write_text(folder / "config.yaml", to_yaml(config))
+            files.write_text(folder / "config.yaml", to_yaml(config))
     return done
 
 

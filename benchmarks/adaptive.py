@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from east.run import artifacts
+from east.run import files
 from east.weighting import weights
 from east.weighting.entropy import ESTIMATORS, plugin, settled
 
@@ -46,7 +46,7 @@ def synthetic(questions: int, n: int, right_share: tuple[float, float], seed: in
 def stored(folders: list[Path]) -> tuple[list[Any], np.ndarray]:
     """Clusters of each question's responses, in the order drawn (-1: excluded; the right one is 0), and entropies."""
     answers, entropies = [], []
-    for row in itertools.chain.from_iterable(artifacts.read_jsonl(folder / "questions.jsonl") for folder in folders):
+    for row in itertools.chain.from_iterable(files.read_jsonl(folder / "questions.jsonl") for folder in folders):
         right = [c["correct"] for c in row["clusters"]]
         order = [-1 if k < 0 else 0 if right[k] else k + 1 for k in row["cluster"]]
         if max(order) >= 0:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from east.data.indexed_dataset import KIND, IndexedDataset, Writer
-from east.run import artifacts
+from east.run import artifacts, files
 
 VOCABULARY = 151_936  # Qwen2.5's, so four bytes a token
 SHARING = 4  # responses of a question in the store
@@ -97,7 +97,7 @@ def write_plain(source: Path, folder: Path) -> float:
     for name, content in zip(FILES, contents, strict=True):
         with (folder / name).open("wb") as file:
             content.tofile(file)
-            artifacts.flush(file)
+            files.flush(file)
     return time.perf_counter() - started
 
 

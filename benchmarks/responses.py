@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from east.report import weights_by_question
-from east.run import artifacts
+from east.run import files
 from east.sampling import samples
 
 STEP = re.compile(r"(\d+)([-+*/])(\d+)=(-?\d+)")
@@ -44,7 +44,7 @@ def holds(step: str) -> bool:
 def valid_shares(round_folder: Path) -> list[tuple[float, float]]:
     """(entropy, share of valid solutions among right responses) of each question with a right response."""
     found = []
-    graded = artifacts.read_jsonl(round_folder / "graded" / "questions.jsonl")
+    graded = files.read_jsonl(round_folder / "graded" / "questions.jsonl")
     for verdicts, row in zip(graded, samples.read(round_folder / "samples"), strict=True):
         assert verdicts["question"] == row["question"]
         right = [text for text, correct in zip(row["text"], verdicts["correct"], strict=True) if correct]
@@ -56,7 +56,7 @@ def valid_shares(round_folder: Path) -> list[tuple[float, float]]:
 def agreement(round_folder: Path, least: int = 10) -> list[float]:
     """The largest wrong cluster's share of the wrong responses, of each question with at least so many."""
     found = []
-    for row in artifacts.read_jsonl(round_folder / "graded" / "questions.jsonl"):
+    for row in files.read_jsonl(round_folder / "graded" / "questions.jsonl"):
         wrong = [cluster["count"] for cluster in row["clusters"] if not cluster["correct"]]
         if sum(wrong) >= least:
             found.append(max(wrong) / sum(wrong))

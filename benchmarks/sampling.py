@@ -88,9 +88,7 @@ def prepare(folder: Path, scratch: Path, arguments: argparse.Namespace) -> dict[
         seeds = [samples.question_seed(settings.seed, i) if seeded else None for i in ids]
         params = [SamplingParams(seed=seed, **shared) for seed in seeds]
         outputs = llm.generate([{"prompt_token_ids": p} for _, p in prompts], params, use_tqdm=False)
-        return lambda: {
-            i: [list(o.token_ids) for o in output.outputs] for i, output in zip(ids, outputs, strict=True)
-        }
+        return lambda: {i: [list(o.token_ids) for o in output.outputs] for i, output in zip(ids, outputs, strict=True)}
 
     return {"ours": ours, "bare": bare, "bare, no seeds": lambda: bare(seeded=False)}
 

@@ -45,9 +45,7 @@ def prepare(workspace: Path, shape: transformers.LlamaConfig, arguments: argpars
         examples = dataset.examples[rows]
         sequences = np.concatenate([examples["response"], examples["rejected"][examples["rejected"] >= 0]])
         chosen = dataset.sequences[sequences]
-        lengths.append(
-            list(zip(chosen["prompt_length"].tolist(), chosen["completion_length"].tolist(), strict=True))
-        )
+        lengths.append(list(zip(chosen["prompt_length"].tolist(), chosen["completion_length"].tolist(), strict=True)))
     return lengths
 
 
@@ -59,9 +57,7 @@ def run_file(workspace: Path, arguments: argparse.Namespace, batch_size: int, st
         "deepspeed": str(ROOT / f"ds_configs/zero{stage}.json"),
         "micro_tokens": arguments.micro_tokens,
         "gradient_checkpointing": arguments.gradient_checkpointing,
-        "lr": 1e-2
-        if arguments.model == "tiny"
-        else 1e-5,  # tiny: so high that its losses move within a few steps
+        "lr": 1e-2 if arguments.model == "tiny" else 1e-5,  # tiny: so high that its losses move within a few steps
         "head_chunk": 2048,
         "schedule": "constant",
         "warmup_ratio": 0.0,
@@ -122,13 +118,10 @@ def write_examples(settings: config.Config, vocabulary: int, count: int, means: 
         for i in range(count):
             prompt = writer.segment(tokens(*of_prompts))
             first, *second = [
-                writer.sequence(prompt, writer.segment(tokens(*of_responses)), i, s)
-                for s in range(1 + (loss == "dpo"))
+                writer.sequence(prompt, writer.segment(tokens(*of_responses)), i, s) for s in range(1 + (loss == "dpo"))
             ]
             writer.example(i, first, second[0] if second else -1, loss != "kto" or i % 2 == 0)
-        writer.close(
-            [str(i) for i in range(count)], mismatched(settings, writer, count) if loss == "kto" else None
-        )
+        writer.close([str(i) for i in range(count)], mismatched(settings, writer, count) if loss == "kto" else None)
         summary.update(vocabulary=vocabulary)
     inputs = {"dataset": indexed_dataset.IndexedDataset(folder).fingerprint}
     weights = settings.folder_of("weights")

@@ -116,9 +116,7 @@ def make_trainer(settings: config.Config, rows: list[dict[str, Any]], clock: Clo
         processing_class=transformers.AutoTokenizer.from_pretrained(folder),
         callbacks=[clock],
         peft_config=lora
-        and peft.LoraConfig(
-            task_type="CAUSAL_LM", r=lora.r, lora_alpha=lora.alpha, target_modules=lora.target_modules
-        ),
+        and peft.LoraConfig(task_type="CAUSAL_LM", r=lora.r, lora_alpha=lora.alpha, target_modules=lora.target_modules),
     )
 
 

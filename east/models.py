@@ -8,7 +8,7 @@ import safetensors
 import torch
 import transformers
 
-from east.run import artifacts
+from east.run import artifacts, files
 from east.run.config import Lora
 
 ADAPTER = "adapter_config.json"  # PEFT's name
@@ -59,7 +59,7 @@ def merge(adapter: Path, merged: Path) -> Path:
             f"{adapter / ADAPTER}: cannot find its base ({error}); give base_model_name_or_path the folder or hub name"
         ) from None
     inputs = {"adapter": artifacts.model_digest(adapter), "base": artifacts.model_digest(base)}
-    folder = merged / artifacts.digest(inputs)
+    folder = merged / files.digest(inputs)
     if artifacts.reusable(folder, "merged", {}, inputs, "python -m east check --config X"):
         return folder
     tokenized = adapter if (adapter / "tokenizer_config.json").exists() else base
@@ -126,7 +126,7 @@ def added_bos(tokenizer: Any) -> int | None:
 
 def tokenizer_digest(tokenizer: Any) -> str:
     """Hash of what decides token ids: vocabulary and special tokens."""
-    return artifacts.digest(
+    return files.digest(
         {"vocabulary": tokenizer.get_vocab(), "bos": tokenizer.bos_token_id, "eos": tokenizer.eos_token_id}
     )
 

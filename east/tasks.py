@@ -11,7 +11,7 @@ import jinja2
 import numpy as np
 
 from east.grading import extraction
-from east.run import artifacts
+from east.run import files
 from east.run.config import Task
 from east.toy import arithmetic
 
@@ -43,7 +43,7 @@ def questions(
     elif source is None:
         raise ValueError(f"task.{split} is missing; give the JSONL file or hub name of the {split} questions")
     elif Path(source).exists() or source.endswith((".jsonl", ".jsonl.gz", ".json")):
-        raw = list(artifacts.read_jsonl(Path(source)))
+        raw = list(files.read_jsonl(Path(source)))
     else:
         raw = _from_hub(task.name, source, split)
     first, last = rows or (0, len(raw))

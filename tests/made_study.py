@@ -13,7 +13,7 @@ import numpy as np
 from east.commands import stages
 from east.data import indexed_dataset
 from east.evaluation import compare
-from east.run import artifacts, config
+from east.run import artifacts, config, files
 from east.sampling import samples
 from east.weighting import weights
 
@@ -49,22 +49,22 @@ def write_round(folder: Path, rows: list[dict[str, Any]], texts: list[list[str]]
             {"id": r["question"], "question": q, "gold": r["gold"], "meta": {}, "prompt": q, "prompt_tokens": [1]}
             for r, q in zip(rows, asked, strict=True)
         ]
-        artifacts.write_jsonl(scratch / "questions.jsonl", drawn)
+        files.write_jsonl(scratch / "questions.jsonl", drawn)
         lines = (
             {"question": r["question"], "first": 0, "tokens": [[2]] * r["n"], "text": t,
              "finish_reason": ["stop"] * r["n"]} for r, t in zip(rows, texts, strict=True)
         )  # fmt: skip
-        artifacts.write_jsonl(scratch / "responses.jsonl", lines)
+        files.write_jsonl(scratch / "responses.jsonl", lines)
         summary.update(n=n, questions=len(rows))
     made = artifacts.read(folder / "samples", samples.KIND, "")
     with artifacts.writing(folder / "graded", stages.GRADED, {"n": n}, {"samples": made.fingerprint}) as (scratch, s):
-        artifacts.write_jsonl(scratch / "questions.jsonl", rows)
+        files.write_jsonl(scratch / "questions.jsonl", rows)
         s.update(questions=len(rows))
 
 
 def write_weights(folder: Path, loss: str, wanted: list[tuple[str, float]]) -> None:
     """dataset/<loss> with one example a question that has a right response, and weights/<loss>/... of it."""
-    rows = list(artifacts.read_jsonl(folder / "graded" / "questions.jsonl"))
+    rows = list(files.read_jsonl(folder / "graded" / "questions.jsonl"))
     kept = [row for row in rows if any(row["correct"])]
     place = folder / "dataset" / loss
     rules = {"loss": loss, "rules": config.Examples().model_dump(mode="json")}
@@ -113,10 +113,10 @@ def write_eval(folder: Path, right: np.ndarray, split: str) -> None:
     """An eval folder with a greedy verdict a question."""
     rows = [graded_row(f"made/{split}/{k}", ["1" if hit else "0"], "1") for k, hit in enumerate(right)]
     with artifacts.writing(folder / "graded", stages.GRADED, {"n": 1}, {}) as (scratch, summary):
-        artifacts.write_jsonl(scratch / "questions.jsonl", rows)
+        files.write_jsonl(scratch / "questions.jsonl", rows)
         summary.update(questions=len(rows))
     result = {"name": folder.name, **compare.accuracy([bool(hit) for hit in right])}
-    artifacts.write_text(folder / "results.json", json.dumps(result) + "\n")
+    files.write_text(folder / "results.json", json.dumps(result) + "\n")
 
 
 def write(folder: Path, seeds: int = 5, lift: float = 0.15, hostile: bool = False) -> Path:
@@ -182,5 +182,5 @@ def write(folder: Path, seeds: int = 5, lift: float = 0.15, hostile: bool = Fals
     cells.append({**broken, "id": "easy-s1-waiting", "status": "waiting"})
     paper = [{"model": "tiny", "task": "easy", "loss": "sft", "method": "east", "accuracy": 0.5}]
     study = {"name": "made", "tasks": ["easy", "hard"], "seeds": list(range(seeds)), "cells": cells, "paper": paper}
-    artifacts.write_text(folder / "study.json", json.dumps(study) + "\n")
+    files.write_text(folder / "study.json", json.dumps(study) + "\n")
     return folder

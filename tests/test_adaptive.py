@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from east.commands import stages
-from east.run import artifacts, config
+from east.run import artifacts, config, files
 from east.run.config import Adaptive
 from east.sampling import engines, samples
 from tests import conftest, drawing, made_study
@@ -170,7 +170,7 @@ def test_every_question_is_graded_and_weighed_at_its_own_number(tiny_model, tmp_
     stages.run_grade(found)
     stages.run_index(found)
     stages.run_weigh(found)
-    graded = list(artifacts.read_jsonl(found.folder_of("graded") / "questions.jsonl"))
+    graded = list(files.read_jsonl(found.folder_of("graded") / "questions.jsonl"))
     assert [row["n"] for row in graded] == [2, 4, 6, 8]
     assert [row["accuracy"] for row in graded] == pytest.approx([1, 1 / 4, 1 / 2, 1 / 8])
     assert [row["rejection"] for row in graded] == pytest.approx([0, 1 / 4, 1 / 6, 1 / 8])

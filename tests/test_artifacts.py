@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from east.run import artifacts
+from east.run import artifacts, files
 
 
 def make(folder, text="hello", config=None, inputs=None):
@@ -111,18 +111,18 @@ def test_broken_jsonl_line_is_named_with_file_and_number(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"a": 1}\n\n{"a": \n')
     with pytest.raises(ValueError, match=r"rows.jsonl, line 3: not JSON"):
-        list(artifacts.read_jsonl(path))
+        list(files.read_jsonl(path))
     path.write_text("[1]\n")
     with pytest.raises(ValueError, match="line 1: found a list, expected an object"):
-        list(artifacts.read_jsonl(path))
+        list(files.read_jsonl(path))
     with pytest.raises(ValueError, match="cannot read"):
-        list(artifacts.read_jsonl(tmp_path / "none.jsonl"))
+        list(files.read_jsonl(tmp_path / "none.jsonl"))
 
 
 def test_any_text_survives_the_round_trip(tmp_path):
     rows = [{"text": "\ud800 lone surrogate, \u2028, \x00, é, 😀"}]
-    artifacts.write_jsonl(tmp_path / "t.jsonl", rows)
-    assert list(artifacts.read_jsonl(tmp_path / "t.jsonl")) == rows
+    files.write_jsonl(tmp_path / "t.jsonl", rows)
+    assert list(files.read_jsonl(tmp_path / "t.jsonl")) == rows
 
 
 def test_model_digest_sees_weights_config_and_tokenizer_but_no_readme(tmp_path):

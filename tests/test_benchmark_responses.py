@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import responses
 from east.commands import stages
-from east.run import artifacts
+from east.run import artifacts, files
 from east.sampling import samples
 from tests.conftest import ROOT
 
@@ -49,14 +49,14 @@ def test_the_command_reads_a_round(tmp_path):
     clusters = {"q/0": [("7", 3), ("2", 1)], "q/1": [("9", 10)], "q/2": [(str(k), 2) for k in range(10, 15)]}
     with artifacts.writing(tmp_path / "samples", samples.KIND, {}, {}) as (scratch, summary):
         asked = [{"id": q, "question": q, "gold": "7", "meta": {}, "prompt_tokens": [1]} for q in texts]
-        artifacts.write_jsonl(scratch / "questions.jsonl", asked)
-        artifacts.write_jsonl(scratch / "responses.jsonl", [
+        files.write_jsonl(scratch / "questions.jsonl", asked)
+        files.write_jsonl(scratch / "responses.jsonl", [
             {"question": q, "first": 0, "tokens": [[1]] * len(t), "text": t, "finish_reason": ["stop"] * len(t)}
             for q, t in texts.items()
         ])  # fmt: skip
         summary.update(n=10, questions=3)
     with artifacts.writing(tmp_path / "graded", stages.GRADED, {}, {}) as (scratch, summary):
-        artifacts.write_jsonl(scratch / "questions.jsonl", [
+        files.write_jsonl(scratch / "questions.jsonl", [
             {"question": q, "correct": [q == "q/0" and k < 3 for k in range(len(t))], "entropy": 0.6,
              "clusters": [{"answer": a, "count": n, "correct": a == "7"} for a, n in clusters[q]]}
             for q, t in texts.items()

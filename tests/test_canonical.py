@@ -221,9 +221,7 @@ def test_what_is_beyond_the_bounds_is_told_from_what_is_no_mathematics() -> None
     assert not read("no solution").out_of_bounds and not read("5 $$ )").out_of_bounds
 
 
-@pytest.mark.parametrize(
-    ("gold", "answer"), [("2xy", "2"), ("2ab", "2"), ("3 xyz", "3"), ("5k", "5"), ("7m", "7")]
-)
+@pytest.mark.parametrize(("gold", "answer"), [("2xy", "2"), ("2ab", "2"), ("3 xyz", "3"), ("5k", "5"), ("7m", "7")])
 def test_letters_behind_a_number_are_symbols_unless_they_are_units(gold: str, answer: str) -> None:
     """Once any two letters behind a number were a unit, and 2xy was 2."""
     assert key(gold) != key(answer)

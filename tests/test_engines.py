@@ -23,7 +23,9 @@ CONTEXT = 200
 
 def engine(folder, **values):
     settings = drawing.settings(**values)
-    return transformers_engine.transformers_engine(folder, settings, drawing.ends(folder), values.get("max_model_len", CONTEXT))
+    return transformers_engine.transformers_engine(
+        folder, settings, drawing.ends(folder), values.get("max_model_len", CONTEXT)
+    )
 
 
 @pytest.mark.parametrize(
@@ -76,7 +78,9 @@ def test_greedy_equals_the_plain_loop(model_folder, ends, max_tokens):
     settings = drawing.settings(temperature=0.0, max_tokens=max_tokens)
     requests = drawing.requests(model_folder, 1)[:4]
     assert max_tokens == 12 or max_tokens > max(len(r.prompt) for r in requests)
-    found = drawing.by_question(transformers_engine.transformers_engine(model_folder, settings, ends, CONTEXT)(requests))
+    found = drawing.by_question(
+        transformers_engine.transformers_engine(model_folder, settings, ends, CONTEXT)(requests)
+    )
     for request in requests:
         expected, ids = [], list(request.prompt)
         while len(expected) < max_tokens and (not expected or expected[-1] not in ends):

@@ -61,9 +61,7 @@ def test_all_right_and_all_wrong() -> None:
 def test_missing_answers_are_one_cluster_or_each_its_own_or_left_out() -> None:
     """Two right, two missing: p = 1/2, 1/2; or 1/2, 1/4, 1/4 (h = 1.5 ln 2); or the right ones alone."""
     answers = ["5", None, "5", None]
-    cluster, own, excluded = (
-        graded("5", answers, missing=policy) for policy in ("cluster", "own", "excluded")
-    )
+    cluster, own, excluded = (graded("5", answers, missing=policy) for policy in ("cluster", "own", "excluded"))
     assert cluster["entropy"] == pytest.approx(math.log(2)) and cluster["rejection"] == 0.5
     assert own["entropy"] == pytest.approx(1.5 * math.log(2)) and own["rejection"] == 0.25 and own["k"] == 3
     assert excluded["entropy"] == 0.0 and excluded["accuracy"] == 1.0 and excluded["rejection"] == 0.0
@@ -148,9 +146,7 @@ answers = st.sampled_from(NUMBERS + LISTS + RADICALS + UNITS + RELATIONS + WORDS
 
 @settings(max_examples=60, deadline=None)
 @given(answers, st.lists(st.none() | answers, min_size=1, max_size=10), st.randoms(use_true_random=False))
-def test_clusters_are_a_partition_around_the_gold(
-    gold: str, drawn: list[str | None], random_: random.Random
-) -> None:
+def test_clusters_are_a_partition_around_the_gold(gold: str, drawn: list[str | None], random_: random.Random) -> None:
     """Equal answers share a cluster, which has one verdict; A is one share; order changes nothing."""
     found = graded(gold, drawn)
     n = len(drawn)

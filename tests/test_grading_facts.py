@@ -130,9 +130,7 @@ def real_questions() -> list[dict[str, Any]]:
     with gzip.open(DATA / "qwen25math_cot_100x8.jsonl.gz", "rt", encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
     fixed = {"sample": list(range(8)), "finish_reason": ["stop"] * 8}
-    return [
-        {"question": str(row["idx"]), "gold": row["answer"], "text": row["code"], **fixed} for row in rows
-    ]
+    return [{"question": str(row["idx"]), "gold": row["answer"], "text": row["code"], **fixed} for row in rows]
 
 
 @needs_data

@@ -13,7 +13,7 @@ import pytest
 
 from east.commands import report
 from east.report import explorer, html_page, weights_by_question
-from east.run import artifacts, config
+from east.run import config, files
 from tests import conftest, made_study
 
 webdriver = pytest.importorskip("selenium.webdriver")
@@ -118,9 +118,9 @@ def made(tmp_path_factory):
     weights = sorted((folder / "weights" / "sft").iterdir())
     packed = report.packed("run", folder / "graded", folder / "samples", weights, explorer.BUDGET)
     path = folder / "report.html"
-    artifacts.write_text(path, html_page.page("A </title><script>window.pwned=9</script> run", [], [packed]))
+    files.write_text(path, html_page.page("A </title><script>window.pwned=9</script> run", [], [packed]))
     columns = {c.strategy: c.weights for c in map(weights_by_question.read, weights)}
-    rows = {row["question"]: row for row in artifacts.read_jsonl(folder / "graded" / "questions.jsonl")}
+    rows = {row["question"]: row for row in files.read_jsonl(folder / "graded" / "questions.jsonl")}
     return path, rows, columns["entropy"], columns["accuracy"]
 
 
@@ -239,7 +239,7 @@ def two_sets(tmp_path_factory):
         made_study.write_round(folder, rows, responses, asked)
         sets.append(report.packed(name, folder / "graded", folder / "samples", [], explorer.BUDGET))
     path = tmp_path_factory.mktemp("two") / "report.html"
-    artifacts.write_text(path, html_page.page("two", [], sets))
+    files.write_text(path, html_page.page("two", [], sets))
     return path
 
 
@@ -309,7 +309,7 @@ def test_7500_questions_of_128_responses_are_pleasant(browser, tmp_path):
     weights = sorted((folder / "weights" / "sft").iterdir())
     start = time.monotonic()
     packed = report.packed("run", folder / "graded", folder / "samples", weights, 6_000_000)
-    artifacts.write_text(folder / "report.html", html_page.page("run", [], [packed]))
+    files.write_text(folder / "report.html", html_page.page("run", [], [packed]))
     built = time.monotonic() - start
     size = (folder / "report.html").stat().st_size / 1e6
     opened = visit(browser, folder / "report.html")

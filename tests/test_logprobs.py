@@ -68,15 +68,11 @@ def test_linear_logprobs_by_hand():
 def test_gradients_by_finite_differences(chunk_tokens, trained):
     generator = torch.Generator().manual_seed(0)
     tensors = {
-        name: torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_(
-            name in trained.split()
-        )
+        name: torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_(name in trained.split())
         for name, shape in {"hidden": (7, 4), "weight": (5, 4), "bias": (5,)}.items()
     }
     targets = torch.tensor([0, 4, 2, 2, 1, 0, 3])
-    torch.autograd.gradcheck(
-        lambda *x: linear_logprobs(*x, targets, chunk_tokens)[0], tuple(tensors.values())
-    )
+    torch.autograd.gradcheck(lambda *x: linear_logprobs(*x, targets, chunk_tokens)[0], tuple(tensors.values()))
 
 
 def test_confident_and_impossible_tokens():

@@ -296,9 +296,7 @@ def test_kto_equals_trl(preferences, tmp_path, labels, reference_seed):
         }
         for p, c, k, label in zip(prompts, completions, mismatched, labels, strict=True)
     ]
-    trainer = trl_trainer(
-        "KTO", rows, tmp_path, reference_seed, beta=0.3, desirable_weight=1.5, undesirable_weight=0.7
-    )
+    trainer = trl_trainer("KTO", rows, tmp_path, reference_seed, beta=0.3, desirable_weight=1.5, undesirable_weight=0.7)
     expected, expected_gradient = trl_loss(trainer, rows)
 
     model = tiny_llama("packed")
@@ -359,9 +357,7 @@ def test_a_step_equals_trl(preferences, tmp_path, loss, kl, micro_batch, theirs)
     dpo = {"prompt_ids": prompts, "chosen_ids": completions, "rejected_ids": others}
     kto = {"prompt_ids": prompts, "completion_ids": completions, "KL_completion_ids": others}
     columns = dpo if loss == "dpo" else kto
-    rows = [
-        {**{name: values[i].tolist() for name, values in columns.items()}, "label": LABELS[i]} for i in step.rows
-    ]
+    rows = [{**{name: values[i].tolist() for name, values in columns.items()}, "label": LABELS[i]} for i in step.rows]
     more = {} if loss == "dpo" else {"desirable_weight": 1.5, "undesirable_weight": 0.7}
     trainer = trl_trainer(loss.upper(), rows, tmp_path, reference_seed=6, beta=0.3, **more)
     parts = [trl_loss(trainer, rows[i : i + theirs]) for i in range(0, 4, theirs)]

@@ -113,17 +113,10 @@ def test_hostile_requests_cost_only_themselves() -> None:
     with Workers("tests.hostile:act", count=2, timeout_s=0.5, memory_mb=512) as pool:
         pool.start()
         start = time.perf_counter()
-        outcomes = pool.map(
-            ["echo", "sleep", "echo", "memory", "echo", "exit", "echo", "raise", "print", "echo"]
-        )
+        outcomes = pool.map(["echo", "sleep", "echo", "memory", "echo", "exit", "echo", "raise", "print", "echo"])
         assert time.perf_counter() - start < 8
     statuses = [outcome.status for outcome in outcomes]
-    assert (
-        statuses[1] == "timeout"
-        and statuses[3] == "memory"
-        and statuses[5] == "died"
-        and statuses[7] == "failed"
-    )
+    assert statuses[1] == "timeout" and statuses[3] == "memory" and statuses[5] == "died" and statuses[7] == "failed"
     assert [outcomes[i].value for i in (0, 2, 4, 6, 8, 9)] == ["echo"] * 4 + ["print", "echo"]
 
 

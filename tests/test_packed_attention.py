@@ -35,9 +35,7 @@ def definition(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling:
     return (scores.softmax(-1) @ value).transpose(1, 2)
 
 
-def random_heads(
-    heads: int, kv_heads: int, dtype: torch.dtype, device: str = "cpu", head_dim: int = 8
-) -> list[Tensor]:
+def random_heads(heads: int, kv_heads: int, dtype: torch.dtype, device: str = "cpu", head_dim: int = 8) -> list[Tensor]:
     generator = torch.Generator().manual_seed(2)
     shapes = [(1, n, TOKENS, head_dim) for n in (heads, kv_heads, kv_heads)]
     return [

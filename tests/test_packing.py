@@ -75,9 +75,7 @@ def test_bad_input_is_named(prompts, completions, message):
 tokens = st.lists(st.integers(0, 5), min_size=1, max_size=6)
 
 
-@given(
-    st.lists(st.tuples(st.sampled_from([[1], [1, 2], [3]]), tokens), min_size=1, max_size=7), st.booleans()
-)
+@given(st.lists(st.tuples(st.sampled_from([[1], [1, 2], [3]]), tokens), min_size=1, max_size=7), st.booleans())
 def test_every_sequence_can_be_read_back(pairs, share):
     """What each segment's queries see, in order, is exactly prompt + completion; each row predicts the token
     that follows it there; the input is untouched."""
@@ -96,9 +94,7 @@ def test_every_sequence_can_be_read_back(pairs, share):
     offset = 0
     for prompt, completion in zip(prompts, completions, strict=True):
         rows = batch.rows[offset : offset + len(completion)].tolist()
-        seen = next(
-            seen for s, seen in visible if rows[-1] in seen and (len(rows) == 1 or rows[1] >= s.start)
-        )
+        seen = next(seen for s, seen in visible if rows[-1] in seen and (len(rows) == 1 or rows[1] >= s.start))
         context = batch.input_ids[seen[: seen.index(rows[0]) + 1]].tolist()
         assert context == prompt
         assert batch.targets[offset : offset + len(completion)].tolist() == completion.tolist()

@@ -10,7 +10,7 @@ import pytest
 import train
 from east.commands import stages
 from east.data.indexed_dataset import IndexedDataset
-from east.run import artifacts, config
+from east.run import artifacts, config, files
 from east.training import metrics, reference
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
@@ -67,7 +67,7 @@ def test_string_clusters_are_those_of_the_reference_table(real, tiny_model):
     """By equal normalised strings, as the authors' release: k and entropy of all 100 questions."""
     found = run(real, tiny_model, "sft", clusters="qwen-string")
     stages.run_grade(found)
-    ours = {r["question"]: r for r in artifacts.read_jsonl(found.folder_of("graded") / "questions.jsonl")}
+    ours = {r["question"]: r for r in files.read_jsonl(found.folder_of("graded") / "questions.jsonl")}
     theirs = [json.loads(line) for line in (DATA / "math_cot_100_entropy_reference.jsonl").open()]
     assert len(theirs) == len(ours) == 100
     for row in theirs:

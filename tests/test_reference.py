@@ -49,7 +49,9 @@ def test_book_gives_back_what_was_appended_whoever_appended_it(tmp_path):
         one(keys[3:], np.array([-3.5]))
         assert len(reference_cache.read(tmp_path)) == 3, "out of the process at once"
     # [7, 9] shares its first half with [7, 1]
-    assert np.array_equal(reference_cache.look_up(reference_cache.read(tmp_path), keys), [-1.5, -2.5, np.nan, -3.5], equal_nan=True)
+    assert np.array_equal(
+        reference_cache.look_up(reference_cache.read(tmp_path), keys), [-1.5, -2.5, np.nan, -3.5], equal_nan=True
+    )
 
 
 def test_a_torn_record_is_left_out_and_those_before_it_stay(tmp_path):
@@ -59,7 +61,9 @@ def test_a_torn_record_is_left_out_and_those_before_it_stay(tmp_path):
     (path,) = tmp_path.glob("*.bin")
     assert path.stat().st_size == 3 * 24
     os.truncate(path, 3 * 24 - 1)
-    assert np.array_equal(reference_cache.look_up(reference_cache.read(tmp_path), keys), [-1, -2, np.nan], equal_nan=True)
+    assert np.array_equal(
+        reference_cache.look_up(reference_cache.read(tmp_path), keys), [-1, -2, np.nan], equal_nan=True
+    )
 
 
 def test_passes_hold_a_prompt_once_and_longest_groups_come_first(tmp_path):

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from east.run import artifacts, config
+from east.run import config, files
 from east.training import metrics
 from tests.conftest import ROOT, environment, losses, prepare, settings
 
@@ -112,7 +112,7 @@ def assert_same(found: Path, expected: Path) -> None:
     names = sorted(p.relative_to(expected).as_posix() for p in (expected / "final").rglob("*.safetensors"))
     assert names
     for name in names:
-        assert artifacts.file_digest(found / name) == artifacts.file_digest(expected / name), name
+        assert files.file_digest(found / name) == files.file_digest(expected / name), name
     ours, theirs = metrics.read(found), metrics.read(expected)
     assert [(r["step"], r["loss"]) for r in ours] == [(r["step"], r["loss"]) for r in theirs]
     assert [r["step"] for r in ours] == list(range(len(ours)))

@@ -63,9 +63,7 @@ def write_run(found, base) -> None:
         summary.update(vocabulary=vocabulary)
     inputs = {"dataset": indexed_dataset.IndexedDataset(found.folder_of("dataset")).fingerprint}
     weights = np.exp(rng.normal(size=EXAMPLES) * 2.3)
-    with artifacts.writing(
-        found.folder_of("weights"), stages.WEIGHTS, found.weighting.used, inputs
-    ) as (out, _):
+    with artifacts.writing(found.folder_of("weights"), stages.WEIGHTS, found.weighting.used, inputs) as (out, _):
         np.save(out / "weights.npy", weights / weights.mean())
         np.save(out / "kept.npy", np.ones(EXAMPLES, dtype=bool))
 

@@ -13,8 +13,8 @@ from east.sampling import samples
 from tests.conftest import prepare, settings
 
 OTHER = {
-    "grading": ({"missing": "own"}, "grading.missing: found \"cluster\", expected \"own\""),
-    "task": ({"system_prompt": None}, "task.system_prompt: found \"Please reason"),
+    "grading": ({"missing": "own"}, 'grading.missing: found "cluster", expected "own"'),
+    "task": ({"system_prompt": None}, 'task.system_prompt: found "Please reason'),
     "examples": ({"seed": 3}, "rules.seed: found 0, expected 3"),
 }
 

@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from east.report import study_text
-from east.run import artifacts
+from east.run import files
 from east.study import job_graph, study_file
+from east.study.job_graph import Job
 from east.study.ledger import Book, link_samples
 from tests.conftest import ROOT, command, environment
 
@@ -175,10 +176,10 @@ def test_jobs_run_side_by_side_and_a_failure_stops_only_what_needs_it(tmp_path):
     told: list[tuple[str, str | None]] = []
     job_graph.run(
         [
-            job_graph.Job("a", [python, str(tmp_path / "meet.py"), a, d]),
-            job_graph.Job("b", [python, str(tmp_path / "fail.py")], ("a",)),
-            job_graph.Job("c", [python, "-c", "1"], ("b",)),
-            job_graph.Job("x/d", ["/bin/sh", "-c", f"touch {d}; while ! test -e {a}; do sleep 0.1; done; echo $COLOUR"]),
+            Job("a", [python, str(tmp_path / "meet.py"), a, d]),
+            Job("b", [python, str(tmp_path / "fail.py")], ("a",)),
+            Job("c", [python, "-c", "1"], ("b",)),
+            Job("x/d", ["/bin/sh", "-c", f"touch {d}; while ! test -e {a}; do sleep 0.1; done; echo $COLOUR"]),
         ],
         [{"COLOUR": "red"}, {"COLOUR": "red"}], False, tmp_path / "logs",
         lambda name, end: told.append((name, end.error)) if end else None,
@@ -192,7 +193,7 @@ def answers(folder: Path, count: int) -> Path:
     rows = [{"id": f"q{i}", "question": f"{i} say {1 + i % 5}", "answer": str(1 + i % 5)} for i in range(count)]
     lines = [{**row, "solution": f"\\boxed{{{row['answer']}}}"} for row in rows]
     path = folder / "questions.jsonl"
-    artifacts.write_jsonl(path, lines)
+    files.write_jsonl(path, lines)
     return path
 
 

@@ -102,7 +102,7 @@ def test_sentences_say_no_more_than_the_numbers():
     assert results.conclusion(row_of(0.01, 0.04)) == "above vanilla"
     assert results.conclusion(row_of(-0.01, 0.04)) == "below vanilla"
     nothing = study_text.summary({"cells": []}, [row_of(0.3, 0.2)]).text
-    assert "0 of them show a difference" in nothing[0] and "not \"equal\"" in nothing[1]
+    assert "0 of them show a difference" in nothing[0] and 'not "equal"' in nothing[1]
 
 
 def test_names_tell_weightings_apart():
@@ -181,7 +181,7 @@ def test_figure_3_chooses_on_held_out_rows_and_shows_both_curves(study, panels):
                 assert y == by_hand(study, "fig3", key, task=task, a=a)
         assert test.x[np.argmax([y.mean for y in test.y])] == 1.0
         assert panel.marks == [("chosen: a = 2", 2.0), ("a: auto = 1.5", pytest.approx(1.5))]
-        (label, band), = panel.levels
+        ((label, band),) = panel.levels
         assert label == "vanilla" and band == by_hand(study, "table1", task=task, method="vanilla")
         assert band != by_hand(study, "table1", task=task, method="lw_w")
     (section,) = [s for s in panels["sections"] if s.title.startswith("Figure 3")]

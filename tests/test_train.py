@@ -19,7 +19,7 @@ import torch
 import train
 from east import models
 from east.data import training_data
-from east.run import artifacts, config
+from east.run import config, files
 from east.training import deepspeed_engine, metrics, reference
 from tests.conftest import ROOT, command, environment, losses, prepare, run_file, settings, write_responses
 
@@ -358,11 +358,11 @@ def test_read_only_output_is_a_clear_error_and_leaves_earlier_files(prepared, ti
     """A file where the folder should be: even root cannot write there."""
     write_responses(tmp_path / "responses.jsonl")
     found = prepare(tmp_path, tiny_model)
-    before = artifacts.file_digest(found.folder_of("dataset") / "tokens.bin")
+    before = files.file_digest(found.folder_of("dataset") / "tokens.bin")
     (found.folder / "train").write_text("in the way")
     with pytest.raises(ValueError, match="cannot write .*what was complete before is intact"):
         train.train(found)
-    assert artifacts.file_digest(found.folder_of("dataset") / "tokens.bin") == before
+    assert files.file_digest(found.folder_of("dataset") / "tokens.bin") == before
 
 
 def test_a_dataset_of_another_loss_or_rule_is_not_trained(tmp_path, tiny_model):

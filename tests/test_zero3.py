@@ -42,7 +42,5 @@ def test_gradient_equals_one_process(zero3, case):
     model = CASES[case]()
     prompts, completions = sequences()
     (COEFFICIENTS * CompletionLogprobs(model)(pack(prompts, completions)).sums).sum().backward()
-    expected = {
-        name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in model.named_parameters()
-    }
+    expected = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in model.named_parameters()}
     assert relative_distance(zero3[case], expected) < 1e-5

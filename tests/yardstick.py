@@ -14,9 +14,7 @@ import east.training.packed_attention  # noqa: F401  (registers `packed` with tr
 VOCABULARY = 61
 
 
-def tiny_llama(
-    attention: str = "packed", tied: bool = True, dtype: torch.dtype = torch.float32
-) -> LlamaForCausalLM:
+def tiny_llama(attention: str = "packed", tied: bool = True, dtype: torch.dtype = torch.float32) -> LlamaForCausalLM:
     """About 20,000 parameters, grouped-query attention, weights large enough for peaked distributions."""
     config = LlamaConfig(
         vocab_size=VOCABULARY,
@@ -43,9 +41,7 @@ def with_attention(model: LlamaForCausalLM, attention: str) -> LlamaForCausalLM:
     return twin
 
 
-def random_sequences(
-    seed: int, prompt_lengths: Sequence[int], completion_lengths: Sequence[int]
-) -> tuple[list, list]:
+def random_sequences(seed: int, prompt_lengths: Sequence[int], completion_lengths: Sequence[int]) -> tuple[list, list]:
     """Prompts and completions of random tokens (never 0, which pads)."""
     rng = np.random.default_rng(seed)
     prompts, completions = (

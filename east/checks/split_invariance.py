@@ -1,7 +1,7 @@
 """`east check --split-invariance`: do ranks, micro-batches and packing leave the gradient and the curve as they are?
 
-train.py is held to `checks.plain_trainer` on an excerpt of the run's examples, in float32 and without dropout: the gradient of
-the first optimizer step, tensor by tensor, and the losses of ten steps, of which one is not full.
+train.py is compared with `plain_trainer` on an excerpt of the run's examples, in float32 and without dropout: the
+gradient of the first optimizer step, tensor by tensor, and the losses of ten steps, of which one is not full.
 """
 
 import math
@@ -19,7 +19,7 @@ from torch import Tensor
 from east.checks import plain_trainer
 from east.commands import rounds, stages
 from east.data import indexed_dataset, training_data
-from east.run import artifacts
+from east.run import artifacts, files
 from east.run.config import Config, to_yaml
 from east.training import metrics, schedule
 
@@ -185,7 +185,7 @@ def run(config: Config) -> None:
 def _launch(ranks: int, program: list[str], run: Config) -> None:
     """One of our programs on a resolved run file, as a user would start it."""
     file = Path(run.run) / f"{run.label}.yaml"
-    artifacts.write_text(file, to_yaml(run))
+    files.write_text(file, to_yaml(run))
     start = [sys.executable] if ranks == 1 else rounds.launcher(f"deepspeed --num_accelerators {ranks}")
     done = subprocess.run([*start, *program, "--config", str(file)], capture_output=True, text=True, check=False)
     if done.returncode:

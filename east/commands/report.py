@@ -9,7 +9,7 @@ from east.evaluation import run_results
 from east.report import explorer, html_page, study_text, weight_figures, weights_by_question
 from east.report.document import Section, markdown, markdown_table
 from east.report.explorer import QuestionSet
-from east.run import artifacts
+from east.run import artifacts, files
 from east.run.config import Config
 from east.study import results
 from east.study.results import Cell
@@ -78,8 +78,8 @@ def packed(name: str, graded: Path, drawn: Path | None, columns: list[Path], bud
 
 def write(title: str, sections: list[Section], sets: list[QuestionSet], folder: Path) -> None:
     """report.md and report.html; prints what the page leaves out."""
-    artifacts.write_text(folder / "report.md", markdown(title, sections))
-    artifacts.write_text(folder / "report.html", html_page.page(title, sections, sets))
+    files.write_text(folder / "report.md", markdown(title, sections))
+    files.write_text(folder / "report.html", html_page.page(title, sections, sets))
     print("    report.md, figures/\n    report.html  opens without a network")
     for each in sets:
         print(f"        {each.name}: {explorer.trims(each)}")

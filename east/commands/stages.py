@@ -15,7 +15,7 @@ from east import models, tasks
 from east.data import examples, indexed_dataset
 from east.grading import grader, options
 from east.grading.qwen_string import qwen_string
-from east.run import artifacts
+from east.run import artifacts, files
 from east.run.config import Config
 from east.sampling import samples
 from east.weighting import entropy, weights
@@ -106,9 +106,9 @@ def grade_folder(source: Path, folder: Path, config: Config, n: int | None, make
         with artifacts.writing(folder, GRADED, settings, inputs) as (scratch, summary):
             rows = tqdm(samples.read(source, n), desc="grade", unit="question", total=made.summary["questions"])
             graded = grader.grade(rows, summary=count, **config.grading.model_dump())
-            artifacts.write_jsonl(scratch / "questions.jsonl", map(with_string_match, graded))
+            files.write_jsonl(scratch / "questions.jsonl", map(with_string_match, graded))
             summary.update(count.report())
-            artifacts.write_text(scratch / "report.json", json.dumps(summary, indent=1) + "\n")
+            files.write_text(scratch / "report.json", json.dumps(summary, indent=1) + "\n")
     manifest = artifacts.read(folder, GRADED, make)
     report(GRADED, folder, manifest.summary)
     return manifest
@@ -147,7 +147,7 @@ def checked(
     config: Config, bos: int | None, ends: set[int], total: int
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """(samples, graded) of every question, their tokens held to the contract."""
-    graded = artifacts.read_jsonl(config.folder_of("graded") / "questions.jsonl")
+    graded = files.read_jsonl(config.folder_of("graded") / "questions.jsonl")
     drawn = samples.read(config.folder_of("samples"), drawn_count(config))
     for row, verdicts in zip(tqdm(drawn, desc="index", unit="question", total=total), graded, strict=True):
         assert row["question"] == verdicts["question"] and row["sample"] == verdicts["sample"]
@@ -167,7 +167,7 @@ def run_weigh(config: Config) -> None:
                 f"{dataset.folder} was made from another {graded}; delete it and run `{MAKE.format('index')}`"
             )
         place = {question: i for i, question in enumerate(dataset.question_ids())}
-        lines = tqdm(artifacts.read_jsonl(graded / "questions.jsonl"), desc="weigh", unit="question")
+        lines = tqdm(files.read_jsonl(graded / "questions.jsonl"), desc="weigh", unit="question")
         rows = [q for q in lines if q["question"] in place]
         assert [q["question"] for q in rows] == list(place), "graded and dataset order differ"
         values = weights.question_values(w.strategy, rows, w.entropy)[dataset.examples["question"]]

@@ -6,7 +6,7 @@ The solutions enter the pipeline as responses made elsewhere (`sampling.response
 from pathlib import Path
 
 from east import tasks
-from east.run import artifacts
+from east.run import files
 from east.run.config import Config
 from east.toy import tiny_model
 
@@ -25,5 +25,5 @@ def run(config: Config) -> None:
     if not (folder / "config.json").exists():
         tiny_model.make_tiny_model(folder, [f"{q['question']}\n{q['solution']}" for q in questions])
     path.parent.mkdir(parents=True, exist_ok=True)
-    artifacts.write_jsonl(path, ({"question": q["id"], "response": q["solution"]} for q in questions))
+    files.write_jsonl(path, ({"question": q["id"], "response": q["solution"]} for q in questions))
     print(f"tiny: {folder} (untrained), {path} ({len(questions)} worked solutions)")

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from east.run import artifacts
+from east.run import artifacts, files
 
 KIND = "dataset"
 SEQUENCE = np.dtype(
@@ -108,7 +108,7 @@ class Writer:
     def close(self, question_ids: list[str], kl: NDArray[np.int64] | None = None) -> None:
         """Write what is left and push it to the disk. Raises ValueError for foreign ids in the last block."""
         self._flush()
-        artifacts.flush(self._file)
+        files.flush(self._file)
         self._file.close()
         self._sequences.close()
         self._examples.close()
@@ -162,7 +162,7 @@ class _Table:
         self._file.seek(0)
         self._header()
         assert self._file.tell() == self._start
-        artifacts.flush(self._file)
+        files.flush(self._file)
         self._file.close()
 
     def _header(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from east import models
 from east.commands import stages
 from east.evaluation import significance
-from east.run import artifacts
+from east.run import artifacts, files
 from east.run.config import BASE, Config
 from east.sampling import samples
 
@@ -60,7 +60,7 @@ def run(config: Config, base: bool, against: str | None) -> None:
     )
     drawn = samples.draw(folder / "samples", questions, prompts, model, greedy)
     graded = stages.grade_folder(folder / "samples", folder / "graded", config, 1, MAKE)
-    rows = list(artifacts.read_jsonl(folder / "graded" / "questions.jsonl"))
+    rows = list(files.read_jsonl(folder / "graded" / "questions.jsonl"))
     verdicts = {row["question"]: bool(row["correct"][0]) for row in rows}
     golds = {row["question"]: row["gold"] for row in rows}
     meta = {q["id"]: q["meta"] for q in questions}
@@ -83,7 +83,7 @@ def run(config: Config, base: bool, against: str | None) -> None:
     if other:
         theirs, graded_by = read_verdicts(other, golds, graded.config)
         result["against"] = {"name": other.name, "graded": graded_by, **compare(verdicts, theirs)}
-    artifacts.write_text(folder / "results.json", json.dumps(result, indent=1) + "\n")
+    files.write_text(folder / "results.json", json.dumps(result, indent=1) + "\n")
     show(result, folder)
 
 
@@ -122,7 +122,7 @@ def read_verdicts(folder: Path, golds: dict[str, str], grading: dict[str, Any]) 
     if made.config != grading:
         unlike = artifacts.difference(made.config, grading)
         raise ValueError(f"{folder} was graded by other rules: {unlike}; grade both alike")
-    rows = list(artifacts.read_jsonl(folder / "graded" / "questions.jsonl"))
+    rows = list(files.read_jsonl(folder / "graded" / "questions.jsonl"))
     other = [row["question"] for row in rows if golds.get(row["question"], row["gold"]) != row["gold"]]
     if other:
         raise ValueError(f"{folder}: {len(other)} questions have another gold ({other[0]!r}); evaluate the same rows")

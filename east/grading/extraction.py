@@ -33,9 +33,7 @@ class Answer(NamedTuple):
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*")
 _BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
 _OPEN_END = re.compile(r"\n|\$|\\\)|\\\]|<\|")
-_BETWEEN_BOXES = re.compile(
-    r"(?:\\[()\[\],;!:. ]|\\q?quad|\\text|\\left|\\right|[${}(),;&\s*]|and|[a-zA-Z]\s*=)*\.?"
-)
+_BETWEEN_BOXES = re.compile(r"(?:\\[()\[\],;!:. ]|\\q?quad|\\text|\\left|\\right|[${}(),;&\s*]|and|[a-zA-Z]\s*=)*\.?")
 _HASH = re.compile(r"####[ \t]*(?=[-+−$€£(\\]{0,4}\.?\d)(?!\d+[.)]\s)([^\n]{1,200})")
 _LAST_HASH = re.compile(r"####[ \t]*(\S[^\n]{0,199})\s*$")
 _ANNOUNCED = re.compile(
@@ -76,9 +74,7 @@ def extract(
     answer. Time is linear in len(text).
     """
     found = _boxed(text, boxes, truncated)
-    if found and (
-        last := _final(text)
-    ):  # said after the last box: "\boxed{255} ... The final answer is $455$."
+    if found and (last := _final(text)):  # said after the last box: "\boxed{255} ... The final answer is $455$."
         return Answer(_bounded(last), "the answer is")
     if found is not None:
         return Answer(_bounded(found), "boxed") if found else Answer(None, "none")
@@ -225,11 +221,7 @@ def _last_number(text: str) -> str | None:
 def _is_formula(segment: re.Match[str]) -> bool:
     """Whether `$...$` holds mathematics and not the prose between two prices ("$5 and $6")."""
     content = segment.group(2)
-    return (
-        content is None
-        or content == content.strip()
-        or not _WORDS.search(re.sub(r"\\[a-z]+\{[^}]*\}", "", content))
-    )
+    return content is None or content == content.strip() or not _WORDS.search(re.sub(r"\\[a-z]+\{[^}]*\}", "", content))
 
 
 def _content(segment: re.Match[str]) -> str:

@@ -63,9 +63,7 @@ def grade(
             extracted = [_extract_all(question, settings) for question in batch]
             if settings.clusters == "value":
                 golds = (question["gold"] for question in batch)
-                texts = {
-                    answer.text for answers, _ in extracted for answer in answers if answer.text is not None
-                }
+                texts = {answer.text for answers, _ in extracted for answer in answers if answer.text is not None}
                 values.ask(requests_of(text) for text in texts.union(golds))
             for question, (answers, truncated) in zip(batch, extracted, strict=True):
                 graded = _grade_question(question, answers, truncated, values, settings)
@@ -89,9 +87,7 @@ def _batches(questions: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any
         if len(set(lengths.values())) != 1:
             raise ValueError(f"question {question['question']!r} has lists of unequal length: {lengths}")
         if not isinstance(question["gold"], str):
-            raise ValueError(
-                f"question {question['question']!r} has gold {question['gold']!r}; expected a string"
-            )
+            raise ValueError(f"question {question['question']!r} has gold {question['gold']!r}; expected a string")
         batch.append(question)
         size += sum(map(len, question["text"]))
         if len(batch) == BATCH_QUESTIONS or size > BATCH_CHARACTERS:
@@ -175,9 +171,7 @@ def _grade_question(
     judge = _Verdict(question["gold"], values, settings)
     unanswered = {"cluster": (MISSING, None), "excluded": (None, None)}
     judged: list[tuple[Key | None, str | None]] = [
-        judge(answer.text)
-        if answer.text is not None
-        else unanswered.get(settings.missing, ((*MISSING, index), None))
+        judge(answer.text) if answer.text is not None else unanswered.get(settings.missing, ((*MISSING, index), None))
         for index, answer in enumerate(answers)
     ]
     clusters = _clusters(judged, answers)
@@ -208,9 +202,7 @@ def _grade_question(
     }
 
 
-def _clusters(
-    judged: list[tuple[Key | None, str | None]], answers: list[Answer]
-) -> dict[Key, Counter[str | None]]:
+def _clusters(judged: list[tuple[Key | None, str | None]], answers: list[Answer]) -> dict[Key, Counter[str | None]]:
     """The spellings in each cluster, counted."""
     clusters: dict[Key, Counter[str | None]] = {}
     for (key, _), answer in zip(judged, answers, strict=True):

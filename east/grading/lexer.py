@@ -77,9 +77,7 @@ def tokenize(text: str) -> list[Token]:
             value = value.split(",")[0]
             match = _WHOLE.match(text, position) or match
         depth += {"(": 1, "[": 1, "\\{": 1, ")": -1, "]": -1, "\\}": -1}.get(value, 0) if kind == "op" else 0
-        tokens.append(
-            Token(kind, value.replace(" ", "") if kind == "cmd" else value, bool(match.group("space")))
-        )
+        tokens.append(Token(kind, value.replace(" ", "") if kind == "cmd" else value, bool(match.group("space"))))
         position = match.end()
     return tokens
 

@@ -160,9 +160,7 @@ def _constant(value: Any) -> Key:
     with mp.workdps(PRECISIONS[1]):
         if not value.imag and abs(value) < 10**12:
             near = Fraction(mp.nstr(value.real, PRECISIONS[0])).limit_denominator(10_000)
-            if abs(value.real - mp.mpf(near.numerator) / near.denominator) < mp.mpf(10) ** (
-                15 - PRECISIONS[0]
-            ):
+            if abs(value.real - mp.mpf(near.numerator) / near.denominator) < mp.mpf(10) ** (15 - PRECISIONS[0]):
                 return ("number", near)
     return ("constant", *_digits(value))
 
@@ -235,12 +233,7 @@ def _function(name: str, tree: Tree, parts: list[Any]) -> Any:
     first = parts[0]
     if any(abs(part) > 1e9 for part in parts) and name not in ("abs", "ln", "log", "root"):
         raise TooLarge("an argument")
-    if (
-        name in ("ln", "log")
-        and mp.im(parts[-1]) == 0
-        and mp.re(parts[-1]) <= 0
-        and (not parts[-1] or symbols(tree))
-    ):
+    if name in ("ln", "log") and mp.im(parts[-1]) == 0 and mp.re(parts[-1]) <= 0 and (not parts[-1] or symbols(tree)):
         raise Undefined("logarithm outside its domain")
     if name == "root":
         degree = first

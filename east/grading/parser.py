@@ -171,9 +171,7 @@ class _Parser:
         if kind == "num":
             return before != "num"
         if kind == "word":
-            return value not in ("and", "or", "union", "in", "mod") and not (
-                value == "U" and self.after_set()
-            )
+            return value not in ("and", "or", "union", "in", "mod") and not (value == "U" and self.after_set())
         if kind == "cmd":
             return value not in words.RELATIONS and value not in words.OPERATORS
         return value in ("(", "[", "{", "\\{") or (value == "|" and not self.bars)

@@ -10,9 +10,7 @@ MAX_BITS = 2_000  # of a numerator or denominator: an operation takes microsecon
 MAX_ROOT_BITS = 1_000
 
 
-def exact(
-    tree: Tree, at: Mapping[str, Fraction] | None = None, *, max_bits: int = MAX_BITS
-) -> Fraction | None:
+def exact(tree: Tree, at: Mapping[str, Fraction] | None = None, *, max_bits: int = MAX_BITS) -> Fraction | None:
     """The rational value of a tree, symbols taken from `at`; None where it has none within max_bits."""
     head = tree[0]
     if head == "num":

@@ -66,9 +66,7 @@ class Summary:
                 "answer": answer, "correct": graded["correct"][index],
                 "text": texts[index][-MAX_TEXT:],
             }  # fmt: skip
-            (heapq.heapreplace if full else heapq.heappush)(
-                self.sample, (rank, self.responses + index, entry)
-            )
+            (heapq.heapreplace if full else heapq.heappush)(self.sample, (rank, self.responses + index, entry))
 
     def report(self) -> dict[str, Any]:
         """The counts, and a bounded list of sampled responses on which naive Math-Verify disagrees."""

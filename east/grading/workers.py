@@ -138,9 +138,7 @@ class Workers:
         for child in [child for child in busy if child.deadline < time.monotonic()]:
             self._settle(child, Outcome("timeout"), busy, outcomes)
 
-    def _settle(
-        self, child: _Child, outcome: Outcome, busy: dict[_Child, int], outcomes: dict[int, Outcome]
-    ) -> None:
+    def _settle(self, child: _Child, outcome: Outcome, busy: dict[_Child, int], outcomes: dict[int, Outcome]) -> None:
         outcomes[busy.pop(child)] = outcome
         if outcome.status in ("ok", "failed"):
             self.idle.append(child)

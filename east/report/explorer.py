@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from east.commands import stages
 from east.report.weights_by_question import Column
-from east.run import artifacts
+from east.run import artifacts, files
 from east.sampling import samples
 
 CHUNK = 64  # questions unpacked at a click
@@ -68,7 +68,7 @@ def _rows(
     graded: Path, manifest: artifacts.Manifest, drawn: Path | None
 ) -> Iterator[tuple[dict[str, Any], list[str], str]]:
     """(graded row, texts of its responses or [], text of the question) in order."""
-    rows = artifacts.read_jsonl(graded / "questions.jsonl")
+    rows = files.read_jsonl(graded / "questions.jsonl")
     if drawn is None:
         yield from ((row, [], "") for row in rows)
         return
@@ -77,7 +77,7 @@ def _rows(
             f"{graded} was made from other samples than {drawn} holds; delete it and run "
             f"`{stages.MAKE.format('grade')}`"
         )
-    asked = (q["question"] for q in artifacts.read_jsonl(drawn / "questions.jsonl"))
+    asked = (q["question"] for q in files.read_jsonl(drawn / "questions.jsonl"))
     for row, sample, text in zip(rows, samples.read(drawn, manifest.config["n"]), asked, strict=True):
         assert row["question"] == sample["question"] and row["sample"] == sample["sample"]
         yield row, sample["text"], text

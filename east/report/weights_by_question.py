@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from east.commands import stages
 from east.data import indexed_dataset
-from east.run import artifacts, config
+from east.run import artifacts, config, files
 from east.weighting import weights
 
 MAKE = stages.MAKE.format("weigh")
@@ -111,7 +111,7 @@ def effective_shares(values: weights.Array, exponents: list[float]) -> list[floa
 def graded_rows(folder: Path) -> dict[str, dict[str, Any]]:
     """Rows of a graded folder by question id, without what is known per response."""
     artifacts.read(folder, stages.GRADED, stages.MAKE.format("grade"))
-    rows = artifacts.read_jsonl(folder / "questions.jsonl")
+    rows = files.read_jsonl(folder / "questions.jsonl")
     return {row["question"]: {k: v for k, v in row.items() if k not in PER_RESPONSE} for row in rows}
 
 

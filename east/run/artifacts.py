@@ -7,15 +7,16 @@ holds (`files` with sizes and SHA-256). The fingerprint covers all of that, and 
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import shutil
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
+
+from east.run import files
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -32,18 +33,6 @@ class Manifest:
     files: dict[str, dict[str, Any]]
     summary: dict[str, Any]
     fingerprint: str
-
-
-def digest(value: Any) -> str:
-    """SHA-256 (hex, 16 digits) of a JSON value, independent of key order."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 (hex) of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read(folder: Path, kind: str, make: str) -> Manifest:
@@ -80,7 +69,7 @@ def read(folder: Path, kind: str, make: str) -> Manifest:
 def verify(folder: Path, manifest: Manifest) -> None:
     """Hash every file of a folder. Raises ValueError naming the first whose content has changed."""
     for name, entry in manifest.files.items():
-        if file_digest(folder / name) != entry["sha256"]:
+        if files.file_digest(folder / name) != entry["sha256"]:
             raise ValueError(f"{folder / name}: content differs from its manifest; delete {folder} and remake it")
 
 
@@ -116,10 +105,10 @@ def claim(folder: Path, config: dict[str, Any], inputs: dict[str, str], make: st
     """
     path = folder / PLAN
     ours = {"config": _plain(config), "inputs": inputs}
-    with disk_errors(folder):
+    with files.disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     if not path.exists():
-        write_text(path, json.dumps(ours, indent=1) + "\n")
+        files.write_text(path, json.dumps(ours, indent=1) + "\n")
         return
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -147,7 +136,7 @@ def writing(
     scratch = folder.with_name(f".{folder.name}.{socket.gethostname()}-{os.getpid()}")
     summary: dict[str, Any] = {}
     try:
-        with disk_errors(folder):
+        with files.disk_errors(folder):
             _remove_abandoned(scratch)
             scratch.mkdir(parents=True)
             yield scratch, summary
@@ -166,88 +155,23 @@ def complete(
     folder: Path, kind: str, config: dict[str, Any], inputs: dict[str, str], summary: dict[str, Any]
 ) -> Manifest:
     """Hash the files of a folder and write its manifest, which declares it complete."""
-    files = {}
+    hashed = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST):
-        files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+        hashed[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": files.file_digest(path)}
     config = _plain(config)
     identity = {"kind": kind, "format": FORMAT, "config": config, "inputs": inputs}
-    fingerprint = digest({**identity, "files": {n: f["sha256"] for n, f in files.items()}})
-    written = {**identity, "files": files, "summary": summary, "fingerprint": fingerprint}
+    fingerprint = files.digest({**identity, "files": {n: f["sha256"] for n, f in hashed.items()}})
+    written = {**identity, "files": hashed, "summary": summary, "fingerprint": fingerprint}
     written["made"] = {"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "host": socket.gethostname()}
-    write_text(folder / MANIFEST, json.dumps(written, indent=1) + "\n")
-    return Manifest(kind, config, inputs, files, summary, fingerprint)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old content or the whole of the new one."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    with disk_errors(path):
-        try:
-            with scratch.open("wb") as file:
-                file.write(text.encode("utf-8", "surrogatepass"))
-                flush(file)
-            os.replace(scratch, path)
-        finally:
-            scratch.unlink(missing_ok=True)
-
-
-def flush(file: BinaryIO) -> None:
-    """Push a file's content to the disk."""
-    file.flush()
-    os.fsync(file.fileno())
-
-
-@contextlib.contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full or read-only disk into one clear line."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno is None:
-            raise
-        raise ValueError(
-            f"{path}: cannot write ({error.strerror}); what was complete before is intact; free the disk or "
-            "choose another `run` folder, then run the same command"
-        ) from error
-
-
-def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a JSON-lines file. Raises ValueError with file and line number for a line that is no object."""
-    import gzip
-
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rt", encoding="utf-8", errors="surrogateescape") as file:
-            for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
-                try:
-                    row = json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise ValueError(
-                        f"{path}, line {number}: not JSON ({error.msg}); mend or remove the line"
-                    ) from None
-                if not isinstance(row, dict):
-                    raise ValueError(f"{path}, line {number}: found a {type(row).__name__}, expected an object")
-                yield row
-    except (OSError, EOFError) as error:
-        raise ValueError(f"{path}: cannot read ({getattr(error, 'strerror', None) or error}); check the path") from None
-
-
-def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Rows as JSON lines; any text that a model can emit survives the round trip."""
-    with path.open("w", encoding="ascii") as file:
-        for row in rows:
-            file.write(json.dumps(row) + "\n")
+    files.write_text(folder / MANIFEST, json.dumps(written, indent=1) + "\n")
+    return Manifest(kind, config, inputs, hashed, summary, fingerprint)
 
 
 def model_digest(folder: Path) -> str:
     """Hash of what decides a model's outputs: weights, config, adapter, tokenizer and chat template."""
-    names = sorted(
-        p for p in folder.iterdir() if p.suffix in {".safetensors", ".bin", ".model", ".json", ".jinja"}
-    )
+    names = sorted(p for p in folder.iterdir() if p.suffix in {".safetensors", ".bin", ".model", ".json", ".jinja"})
     skipped = {MANIFEST, "README.md"}
-    return digest({p.name: file_digest(p) for p in names if p.name not in skipped and p.is_file()})
+    return files.digest({p.name: files.file_digest(p) for p in names if p.name not in skipped and p.is_file()})
 
 
 def _plain(config: dict[str, Any]) -> dict[str, Any]:

@@ -89,9 +89,7 @@ class Sampling(Section):
     max_model_len: int | None = Field(None, ge=1, description="most tokens of prompt and response; default the model's")
     gpu_memory: float = Field(0.9, gt=0, le=1, description="share of GPU memory (vllm)")
     batch: int = Field(128, ge=1, description="sequences at once: vllm's max_num_seqs, the other's batch")
-    responses: str | None = Field(
-        None, description="bring your own: JSONL of question, response; nothing is sampled"
-    )
+    responses: str | None = Field(None, description="bring your own: JSONL of question, response; nothing is sampled")
 
     @property
     def plan(self) -> dict[str, Any]:
@@ -189,9 +187,7 @@ class Examples(Section):
     )
     drop_all_right: bool = Field(False, description="leave out questions with no wrong response")
     drop_unboxed: bool = Field(False, description="leave out questions without a boxed right or wrong one")
-    drop_disagreement: bool = Field(
-        False, description="leave out questions where verifier and string match disagree"
-    )
+    drop_disagreement: bool = Field(False, description="leave out questions where verifier and string match disagree")
     max_length: int = Field(4096, ge=2, description="longer prompt + response is left out, never cut")
     keep_truncated: bool = Field(True, description="use responses cut by max_tokens (never taught to stop)")
     kl_plans: int | None = Field(

@@ -45,13 +45,9 @@ def context_limit(model_folder: Path, settings: Sampling) -> int:
     config = transformers.AutoConfig.from_pretrained(model_folder).get_text_config()
     limit = getattr(config, "max_position_embeddings", None) or settings.max_model_len
     if limit is None:
-        raise ValueError(
-            f"{model_folder}: config.json names no max_position_embeddings; set sampling.max_model_len"
-        )
+        raise ValueError(f"{model_folder}: config.json names no max_position_embeddings; set sampling.max_model_len")
     if settings.max_model_len and settings.max_model_len > limit:
-        raise ValueError(
-            f"sampling.max_model_len: found {settings.max_model_len}, the model's limit is {limit}"
-        )
+        raise ValueError(f"sampling.max_model_len: found {settings.max_model_len}, the model's limit is {limit}")
     return settings.max_model_len or limit
 
 

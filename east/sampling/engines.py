@@ -22,9 +22,7 @@ def resolve(engine: str) -> str:
     """`auto` to the engine that is there. Raises ValueError when vllm is asked for and not installed."""
     installed = importlib.util.find_spec("vllm") is not None
     if engine == "vllm" and not installed:
-        raise ValueError(
-            "sampling.engine: vllm is not installed; install it or set sampling.engine=transformers"
-        )
+        raise ValueError("sampling.engine: vllm is not installed; install it or set sampling.engine=transformers")
     return engine if engine != "auto" else "vllm" if installed else "transformers"
 
 

@@ -28,7 +28,7 @@ from typing import Any, BinaryIO, NamedTuple
 import tqdm
 
 from east import models
-from east.run import artifacts
+from east.run import artifacts, files
 from east.run.artifacts import Manifest
 from east.run.config import Sampling
 from east.sampling import engines
@@ -69,7 +69,7 @@ def draw(
     asked, left_out = _fitting(questions, prompts, limit)
     engine = engines.resolve(settings.engine)
     config = {"engine": engine, **plan(settings, rule)}
-    inputs = {"model": artifacts.model_digest(model_folder), "questions": artifacts.digest(asked)}
+    inputs = {"model": artifacts.model_digest(model_folder), "questions": files.digest(asked)}
     _begin(folder, config, inputs, asked)
     if artifacts.reusable(folder, KIND, config, inputs, MAKE):
         manifest = artifacts.read(folder, KIND, MAKE)
@@ -86,7 +86,7 @@ def draw(
                 ends = models.end_tokens(model_folder, models.load_tokenizer(model_folder))
                 draw_them = engines.ENGINES[engine](model_folder, settings, ends, context)
             seconds += _append(file, book, draw_them(requests), sum(r.count for r in requests))
-        with artifacts.disk_errors(folder):
+        with files.disk_errors(folder):
             book.sort()
             summary = {
                 "n": settings.n,
@@ -138,14 +138,10 @@ def read(folder: Path, n: int | None = None) -> Iterator[dict[str, Any]]:
     manifest = artifacts.read(folder, KIND, MAKE)
     n = n or manifest.summary["n"]
     if n > manifest.summary["n"]:
-        raise ValueError(
-            f"{folder}: found n={manifest.summary['n']}, expected {n}; draw the others with `{MAKE}`"
-        )
-    lines = artifacts.read_jsonl(folder / "responses.jsonl")
+        raise ValueError(f"{folder}: found n={manifest.summary['n']}, expected {n}; draw the others with `{MAKE}`")
+    lines = files.read_jsonl(folder / "responses.jsonl")
     groups = itertools.groupby(lines, key=lambda line: line["question"])
-    for question, (identity, parts) in zip(
-        artifacts.read_jsonl(folder / "questions.jsonl"), groups, strict=True
-    ):
+    for question, (identity, parts) in zip(files.read_jsonl(folder / "questions.jsonl"), groups, strict=True):
         assert question["id"] == identity, (question["id"], identity)
         yield _row(question, parts, n)
 
@@ -184,13 +180,13 @@ def import_responses(
     asked, _ = _fitting(questions, prompts, None)
     if not path.is_file():
         raise ValueError(f"sampling.responses: found no file {path}; give a .jsonl or .jsonl.gz")
-    inputs = {"responses": artifacts.file_digest(path), "tokenizer": artifacts.digest(tokenizer.get_vocab())}
-    inputs["questions"] = artifacts.digest(asked)
+    inputs = {"responses": files.file_digest(path), "tokenizer": files.digest(tokenizer.get_vocab())}
+    inputs["questions"] = files.digest(asked)
     if artifacts.reusable(folder, KIND, config, inputs, MAKE):
         return artifacts.read(folder, KIND, MAKE)
     found: dict[str, list[tuple[list[int], str, str]]] = {row["id"]: [] for row in asked}
     dropped, assumed = Counter[str](), 0
-    rows = tqdm.tqdm(artifacts.read_jsonl(path), desc="import", unit=" responses")
+    rows = tqdm.tqdm(files.read_jsonl(path), desc="import", unit=" responses")
     for number, row in enumerate(rows, 1):
         identity, text, reason = _imported(row, f"{path}, row {number}")
         if identity not in found:
@@ -210,15 +206,13 @@ def import_responses(
     with artifacts.writing(folder, KIND, config, inputs) as (scratch, summary):
         _begin(scratch, config, inputs, kept)
         lines = [_line(row["id"], 0, *zip(*found[row["id"]], strict=True)) for row in kept]
-        artifacts.write_jsonl(scratch / "responses.jsonl", lines)
+        files.write_jsonl(scratch / "responses.jsonl", lines)
         every = [response for row in kept for response in found[row["id"]]]
         summary |= {"n": max(len(found[row["id"]]) for row in kept), "questions": len(kept)}
         summary |= {"responses": len(every), "tokens": sum(len(tokens) for tokens, _, _ in every)}
         summary["truncated"] = sum(reason == "length" for _, _, reason in every)
         summary["responses_left_out"], summary["finish_reason_assumed_stop"] = dict(dropped), assumed
-        summary["questions_left_out"] = (
-            {"no response": len(asked) - len(kept)} if len(asked) > len(kept) else {}
-        )
+        summary["questions_left_out"] = {"no response": len(asked) - len(kept)} if len(asked) > len(kept) else {}
     return artifacts.read(folder, KIND, MAKE)
 
 
@@ -288,15 +282,15 @@ def _next_step(done: int, settings: Sampling) -> int:
 def _begin(folder: Path, config: dict[str, Any], inputs: dict[str, str], asked: list[dict[str, Any]]) -> None:
     """Write plan and questions, or check that the folder's plan is this one."""
     artifacts.claim(folder, config, inputs, MAKE)
-    with artifacts.disk_errors(folder):
+    with files.disk_errors(folder):
         if not (folder / "questions.jsonl").exists():
-            artifacts.write_text(folder / "questions.jsonl", "".join(json.dumps(row) + "\n" for row in asked))
+            files.write_text(folder / "questions.jsonl", "".join(json.dumps(row) + "\n" for row in asked))
 
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[BinaryIO]:
     """The file, open for appending by this process alone; unbuffered, so that every write is out at once."""
-    with artifacts.disk_errors(path):
+    with files.disk_errors(path):
         file = path.open("ab", buffering=0)
     with file:
         try:
@@ -319,15 +313,15 @@ def _append(file: BinaryIO, book: "_Book", drawn: Iterable[Drawn], total: int) -
             line = _line(*request)
             data = memoryview(json.dumps(line).encode("ascii") + b"\n")
             size = len(data)
-            with artifacts.disk_errors(book.path):
+            with files.disk_errors(book.path):
                 while data:
                     data = data[file.write(data) :]
             book.add(line, size)
             tokens += sum(map(len, request.tokens))
             bar.set_postfix_str(f"{tokens / (time.perf_counter() - start):.0f} tokens/s", refresh=False)
             bar.update(len(request.tokens))
-    with artifacts.disk_errors(book.path):
-        artifacts.flush(file)
+    with files.disk_errors(book.path):
+        files.flush(file)
     return time.perf_counter() - start
 
 
@@ -386,7 +380,7 @@ class _Book:
             for offset, size in ordered:
                 source.seek(offset)
                 target.write(source.read(size))
-            artifacts.flush(target)
+            files.flush(target)
         os.replace(scratch, self.path)
 
 

@@ -57,9 +57,7 @@ def transformers_engine(model_folder: Path, settings: Sampling, end_ids: list[in
     return engine
 
 
-def choose(
-    logits_BV: torch.Tensor, uniforms_B: torch.Tensor, temperature: float, top_p: float
-) -> torch.Tensor:
+def choose(logits_BV: torch.Tensor, uniforms_B: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor:
     """One token per row by inverting the distribution function at the row's own uniform number, [B] int64.
 
     The distribution is softmax(logits / temperature), restricted to the smallest set of most likely tokens
@@ -69,9 +67,7 @@ def choose(
     if top_p < 1:
         sorted_BV, order_BV = probs_BV.sort(dim=-1, descending=True)
         above_BV = sorted_BV.cumsum(dim=-1) - sorted_BV  # mass of the tokens that are more likely
-        probs_BV = torch.zeros_like(probs_BV).scatter(
-            1, order_BV, sorted_BV.masked_fill(above_BV >= top_p, 0.0)
-        )
+        probs_BV = torch.zeros_like(probs_BV).scatter(1, order_BV, sorted_BV.masked_fill(above_BV >= top_p, 0.0))
     cdf_BV = probs_BV.cumsum(dim=-1, dtype=torch.float64)
     return torch.searchsorted(cdf_BV, (uniforms_B * cdf_BV[:, -1])[:, None], right=True)[:, 0]
 
@@ -154,9 +150,7 @@ def _batch(
             stopping_criteria=transformers.StoppingCriteriaList([ended]),
         )
     except torch.OutOfMemoryError:
-        raise ValueError(
-            f"sampling.batch: {len(rows)} sequences do not fit into {device}'s memory; lower it"
-        ) from None
+        raise ValueError(f"sampling.batch: {len(rows)} sequences do not fit into {device}'s memory; lower it") from None
     ends_B = zip(ended.length_B.tolist(), ended.itself_B.tolist(), strict=True)
     return [
         (out[row, width : width + length].tolist(), "stop" if itself else "length")

@@ -17,7 +17,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from east.run import artifacts, config
+from east.run import artifacts, config, files
 from east.run.config import BASE, Config
 from east.study import job_graph
 from east.study.study_file import Cell, Plan, Study, before, expand, selection, settings
@@ -131,7 +131,7 @@ class Book:
             "paper": [row.model_dump() for row in self.study.paper],
             "cells": rows,
         }
-        artifacts.write_text(self.folder / "study.json", json.dumps(values, indent=1) + "\n")
+        files.write_text(self.folder / "study.json", json.dumps(values, indent=1) + "\n")
 
     def _own(self, identity: str, job: str) -> bool:
         return str(Path(job).parent) == self.cells[identity].place
@@ -207,7 +207,7 @@ class Book:
             "examples": None,
             "examples_left_out": None,
             "seconds": 0.0,
-            "settings": artifacts.digest([found.model_dump(mode="json"), taught]),
+            "settings": files.digest([found.model_dump(mode="json"), taught]),
             "stands_on": None,
         }
 
@@ -230,7 +230,7 @@ def prepare(study: Study) -> bool:
 
     vLLM is never forked: it must not share a process with DeepSpeed.
     """
-    with artifacts.disk_errors(Path(study.folder)):
+    with files.disk_errors(Path(study.folder)):
         Path(study.folder).mkdir(parents=True, exist_ok=True)
     if study.device == "gpu":
         return False

@@ -10,7 +10,7 @@ import numpy as np
 
 from east.evaluation import significance
 from east.evaluation.significance import Interval, Paired, Series
-from east.run import artifacts
+from east.run import files
 
 Cell = dict[str, Any]
 FILE = "study.json"
@@ -89,7 +89,7 @@ def result(folder: Path, cell: Cell, kind: str) -> float:
 def verdicts(folder: Path, cell: Cell) -> dict[str, bool]:
     """Question id to right or wrong, of a cell's greedy answers."""
     path = folder / cell["eval"] / "graded" / "questions.jsonl"
-    return {row["question"]: bool(row["correct"][0]) for row in artifacts.read_jsonl(path)}
+    return {row["question"]: bool(row["correct"][0]) for row in files.read_jsonl(path)}
 
 
 def done(cells: Iterable[Cell], kind: str | None = None) -> list[Cell]:

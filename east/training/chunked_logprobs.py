@@ -108,9 +108,7 @@ def accumulation_dtype(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def _softmax(
-    hidden_CD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_C: Tensor
-) -> tuple[Tensor, Tensor]:
+def _softmax(hidden_CD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_C: Tensor) -> tuple[Tensor, Tensor]:
     """(softmax [C, V], log softmax at the target [C]), fp32; in place: one [C, V] buffer is enough."""
     logits = linear(hidden_CD, weight_VD, bias_V).to(accumulation_dtype(hidden_CD))
     logits -= logits.amax(dim=1, keepdim=True)

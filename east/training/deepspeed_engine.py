@@ -24,7 +24,7 @@ import torch  # noqa: E402
 import torch.distributed as dist  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-from east.run import artifacts  # noqa: E402
+from east.run import files  # noqa: E402
 
 LATEST = "latest"
 TIMEOUT = datetime.timedelta(hours=2)  # rank 0 merges and writes an 8B model while the others wait
@@ -167,11 +167,11 @@ def save(engine: Any, folder: Path, step: int, rank: int) -> None:
         try:
             with open(path, "wb") as file:
                 torch.save(state_dict, file)
-                artifacts.flush(file)
+                files.flush(file)
         except (OSError, RuntimeError) as error:  # PyTorch's own error hides that of the disk
             failed.append(error.__context__ if isinstance(error.__context__, OSError) else error)
 
-    with together(), artifacts.disk_errors(folder):
+    with together(), files.disk_errors(folder):
         if rank == 0:
             shutil.rmtree(folder / tag, ignore_errors=True)  # a torn one of the same name
             (folder / tag).mkdir(parents=True)
@@ -181,13 +181,13 @@ def save(engine: Any, folder: Path, step: int, rank: int) -> None:
         engine.save_checkpoint(
             str(folder), tag=tag, client_state={"step": step}, save_latest=False, exclude_frozen_parameters=True
         )
-    with together(), artifacts.disk_errors(folder / tag):
+    with together(), files.disk_errors(folder / tag):
         if failed:
             shutil.rmtree(folder / tag, ignore_errors=True)  # gives the disk back
             raise failed[0]
     with together():
         if rank == 0:
-            artifacts.write_text(folder / LATEST, tag)
+            files.write_text(folder / LATEST, tag)
             for old in folder.glob("step_*"):
                 if old.name != tag:
                     shutil.rmtree(old, ignore_errors=True)

@@ -156,15 +156,11 @@ def _check_logits(causal_lm: Any, head: CompletionHead) -> None:
     """Hold the head to the model's own logits on two tokens: no list of config keys knows every
     architecture."""
     states: list[Tensor] = []
-    hook = causal_lm.get_decoder().register_forward_hook(
-        lambda *call: states.append(call[-1].last_hidden_state)
-    )
+    hook = causal_lm.get_decoder().register_forward_hook(lambda *call: states.append(call[-1].last_hidden_state))
     ids = torch.arange(2, device=causal_lm.device)
     segments = PackedSegments((Segment(0, 2),), ids.device)
     try:
-        logits = causal_lm(
-            input_ids=ids[None], position_ids=ids[None], use_cache=False, segments=segments
-        ).logits
+        logits = causal_lm(input_ids=ids[None], position_ids=ids[None], use_cache=False, segments=segments).logits
     finally:
         hook.remove()
     expected = logits[0].to(accumulation_dtype(logits)).log_softmax(1).gather(1, ids[:, None])[:, 0]

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from east.run import artifacts
+from east.run import files
 
 FILE = "metrics.jsonl"
 
@@ -15,7 +15,7 @@ class Log:
     def __init__(self, folder: Path, first: int, tensorboard: bool, wandb: str | None, settings: dict[str, Any]):
         self.path = folder / FILE
         kept = [row for row in read(folder) if row["step"] < first] if first else []
-        artifacts.write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+        files.write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = self.path.open("a")
         self._writer = self._wandb = None
         if tensorboard:
@@ -31,7 +31,7 @@ class Log:
 
     def write(self, row: dict[str, Any]) -> None:
         """Append one step's row and push it to the disk's cache, so that a killed run has it."""
-        with artifacts.disk_errors(self.path):
+        with files.disk_errors(self.path):
             self._file.write(json.dumps(row) + "\n")
             self._file.flush()
         numbers = {k: v for k, v in row.items() if isinstance(v, float)}

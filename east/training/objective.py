@@ -99,9 +99,7 @@ def steps(
             yield step
 
 
-def load(
-    data: Data, loss: Loss, train: Train, number: int, rank: int, ranks: int, device: torch.device
-) -> Step:
+def load(data: Data, loss: Loss, train: Train, number: int, rank: int, ranks: int, device: torch.device) -> Step:
     """Read and pack this rank's share of optimizer step `number`."""
     epoch, rows = schedule.step_rows(data.kept, number, train.batch_size, train.seed)
     examples, lengths = data.tokens.examples[rows], data.tokens.sequences["completion_length"]

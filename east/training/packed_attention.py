@@ -117,9 +117,7 @@ def _by_segment(
             if sliding_window is not None:
                 mask = mask.triu(n_k - n_q - sliding_window + 1)
         outputs.append(
-            scaled_dot_product_attention(
-                q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=gqa
-            )
+            scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=gqa)
         )
     return torch.cat(outputs, dim=2).transpose(1, 2)
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from east import models
 from east.data import training_data
 from east.data.indexed_dataset import IndexedDataset
-from east.run import artifacts
+from east.run import artifacts, files
 from east.run.config import Config
 from east.training import deepspeed_engine, objective, reference_cache
 from east.training.logprobs import CompletionLogprobs
@@ -105,7 +105,7 @@ def run(config: Config) -> None:
         print(f"reference: {folder} is complete")
         return
     rank, ranks, device = deepspeed_engine.start()
-    book, keys = config.folder_of("scores") / artifacts.digest({**settings, **model}), dataset.keys()
+    book, keys = config.folder_of("scores") / files.digest({**settings, **model}), dataset.keys()
     column = np.zeros(len(keys))
     with deepspeed_engine.together():
         if rank == 0:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from east.run import artifacts
+from east.run import files
 
 RECORD = np.dtype([("key", "<u8", 2), ("logprob", "<f8")])
 Append = Callable[[NDArray[np.uint64], NDArray[np.float64]], None]
@@ -47,7 +47,7 @@ def appending(folder: Path) -> Iterator[Append]:
 
     Raises ValueError when the disk is full or not writable.
     """
-    with artifacts.disk_errors(folder), (folder / f"{uuid.uuid4().hex}.bin").open("xb") as file:
+    with files.disk_errors(folder), (folder / f"{uuid.uuid4().hex}.bin").open("xb") as file:
 
         def append(keys: NDArray[np.uint64], logprobs: NDArray[np.float64]) -> None:
             records = np.empty(len(keys), RECORD)
@@ -56,4 +56,4 @@ def appending(folder: Path) -> Iterator[Append]:
             file.flush()
 
         yield append
-        artifacts.flush(file)
+        files.flush(file)

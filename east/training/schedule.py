@@ -39,9 +39,7 @@ def share(rows: Rows, rank: int, ranks: int, micro_batch: int) -> list[Rows]:
     return [mine[i * micro_batch : (i + 1) * micro_batch] for i in range(count)]
 
 
-def share_tokens(
-    rows: Rows, tokens: NDArray[np.int64], rank: int, ranks: int, budget: int
-) -> list[Rows]:
+def share_tokens(rows: Rows, tokens: NDArray[np.int64], rank: int, ranks: int, budget: int) -> list[Rows]:
     """This rank's micro-batches of a step, of at most `budget` tokens each (a longer example stands alone).
 
     tokens: of each row. The longest example goes first, to the rank with the fewest tokens so far; a rank puts its

@@ -1,21 +1,32 @@
-"""Draw n responses to every training question: python sample.py --config FILE [section.key=value ...]"""
+"""Draw n responses to every training question: python sample.py --config FILE, or east sample --config FILE.
+
+Writes samples/. Killed and started again it draws what is missing; a raised sampling.n draws the others.
+"""
 
 import argparse
+import sys
+from pathlib import Path
 
-from east.commands import stages
-from east.run import command_line
+from east.run import command_line, pipeline, summaries
 from east.run.config import Config
-from east.sampling import samples
+from east.sampling import draw, imported, prompts, stopping
+
+EXAMPLE = "python sample.py --config configs/1b_gsm8k_sft.yaml sampling.n=32"
 
 
-def main(config: Config, arguments: argparse.Namespace) -> None:
-    if config.sampling.responses:
-        return stages.import_responses(config)
-    asked, folder = stages.ask(config), config.folder_of("samples")
-    rule = stages.stopping_rule(config) if config.sampling.adaptive else None
-    manifest = samples.draw(folder, asked.questions, asked.prompts, asked.model, config.sampling, rule)
-    stages.report("samples", folder, {**manifest.summary, "questions_dropped": asked.dropped})
+def run(config: Config, _: argparse.Namespace) -> None:
+    """The stage: questions to samples/; or, with sampling.responses, responses made elsewhere."""
+    asked, sampling, artifact = prompts.ask(config), config.sampling, pipeline.samples(config)
+    if sampling.responses:
+        path = Path(sampling.responses)
+        manifest = imported.import_responses(artifact, path, asked.questions, asked.prompts, asked.tokenizer)
+    else:
+        rule = sampling.adaptive
+        settled = stopping.stopping_rule(rule.tolerance, config.grading) if rule else None
+        manifest = draw.draw(artifact, asked.questions, asked.prompts, asked.model, sampling, settled)
+    summary = {**manifest.summary, "questions_dropped": asked.dropped}
+    summaries.show("samples", artifact.folder, summary)
 
 
 if __name__ == "__main__":
-    command_line.run(main, argparse.ArgumentParser(description=__doc__))
+    command_line.main(sys.modules[__name__], "sample.py")

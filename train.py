@@ -3,8 +3,8 @@
 Reads dataset/, weights/ and (DPO, KTO) reference/ of the run; writes train/<name>/ with config.yaml,
 metrics.jsonl, checkpoint/ and final/, a Hugging Face folder. Started again after a crash, it goes on.
 
-The loss of a step is (1/B) sum_i w_i L_i over the B examples of one optimizer step, however they are shared
-out over ranks, micro-batches and packed rows.
+The loss of a step is (1/B) sum_i w_i L_i over the B examples of one optimizer step, however they are distributed
+over ranks, micro-batches and packed rows.
 """
 
 import argparse
@@ -12,8 +12,9 @@ import math
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,102 +23,134 @@ from tqdm import tqdm
 
 from east import models
 from east.data import training_data
-from east.run import artifacts, command_line, files
-from east.run.config import Config, to_yaml, zero_of
+from east.data.training_data import Data
+from east.run import artifacts, command_line, deepspeed_file, files, pipeline
+from east.run.artifacts import Artifact
+from east.run.config import Config, to_yaml
+from east.run.loss_table import LOSSES
 from east.training import deepspeed_engine, metrics, objective, reference, schedule
 from east.training.logprobs import CompletionLogprobs
 
-KIND = "model"
-SHARED_OUT = {  # settings that say how a run is computed, not what: they may change on resume
-    "micro_batch", "micro_tokens", "deepspeed", "gradient_checkpointing", "compile", "head_chunk", "checkpoint_every",
-    "max_steps", "tensorboard", "wandb",
-}  # fmt: skip
+EXAMPLE = "deepspeed --num_gpus 8 train.py --config configs/8b_math_dpo.yaml train.deepspeed=zero3"
+
+
+def run(config: Config, _: argparse.Namespace) -> None:
+    """The stage: dataset/, weights/ and reference/ to train/NAME/final/."""
+    train(config)
 
 
 def train(config: Config) -> None:
-    t, folder = config.train, config.folder_of("train")
-    start = models.resolve(*config.starting_model)
-    tokenizer = models.load_tokenizer(start)
-    model_digest = artifacts.model_digest(start)
-    data = training_data.load(config, start, tokenizer, model_digest)
-    rank, ranks, device = deepspeed_engine.start()
-    ours = identity(config, model_digest, ranks)
-    if claim(config, ours, data, rank):
-        return
-    model = build(config, start, device, ranks)
-    steps = schedule.total_steps(len(data.kept), t.batch_size, t.epochs)
-    last = min(steps, t.max_steps or steps)
-    if data.reference is not None:  # also on resume: until the checkpoint is loaded, this is the starting model
-        reference.check(model, data.tokens, data.reference, np.arange(len(data.reference)), device, t.dtype, t.seed)
-    first = deepspeed_engine.restore(model, folder / "checkpoint")
-    if first > last:
-        raise ValueError(f"{folder / 'checkpoint'} stands after step {first}, train.max_steps is {last}; raise it")
-    with deepspeed_engine.together():
-        log = metrics.Log(folder, first, t.tensorboard, t.wandb, config.model_dump()) if rank == 0 else None
-    stopping, stops = watch_sigterm(), 0.0
-    largest = 0  # tokens of a micro-batch so far
-    began = time.perf_counter()
-
-    for step in tqdm(
-        objective.steps(data, config.loss, t, first, last, rank, ranks, device),
-        desc="train", initial=first, total=last, disable=rank > 0,
-    ):  # fmt: skip
+    """Train, from the start or from the newest checkpoint, and export the model."""
+    run = prepare(config)
+    if run is None:
+        return  # final/ is complete
+    t, data, model, rank, ranks, device = config.train, run.data, run.model, run.rank, run.ranks, run.device
+    sums = metrics.Sums(LOSSES[config.loss.name].logs, device)
+    stopping, stop, began = watch_sigterm(), 0.0, time.perf_counter()
+    steps = objective.steps(data, config.loss, t, run.first, run.last, rank, ranks, device)
+    for step in tqdm(steps, desc="train", initial=run.first, total=run.last, disable=rank > 0):
         torch.manual_seed(((t.seed * 1_000_003 + step.number) * 4096 + rank) % 2**63)  # the same dropout on resume
-        numbers = objective.step_numbers(config.loss, model, step, deepspeed_engine.reduce_sum)
+
+        # 1. What losses need of the whole step (mean length, z0, mean perplexity), before any gradient
+        shared = objective.step_numbers(config.loss, model, step, deepspeed_engine.reduce_sum)
         if step.number == 0 and data.reference is not None:
-            check_start(config, data, objective.start_error(model, step), numbers)
-        sums = dict.fromkeys(objective.REPORTED[config.loss.name], torch.zeros((), dtype=torch.float64, device=device))
-        for micro, number in zip(step.micro_batches, numbers, strict=True):
-            tokens = len(micro.batch.input_ids)
-            if tokens > largest:
-                deepspeed_engine.trim(device)
-                largest = tokens
-            values, report = objective.example_losses(config.loss, model(micro.batch), micro, number)
+            check_start(config, data, objective.start_error(model, step), shared)
+
+        # 2. The gradient of (1/B) sum_i w_i L_i, micro-batch by micro-batch
+        sums.clear()
+        for micro, numbers in zip(step.micro_batches, shared, strict=True):
+            values, logged = objective.example_losses(config.loss, model(micro.batch), micro, numbers)
             loss = (micro.weights * values).sum() / len(step.rows)
             model.backward(loss * ranks, scale_wrt_gas=False)  # DeepSpeed averages over ranks: this makes it a sum
             if micro.real:
-                report |= {"loss": loss.detach(), "tokens": torch.tensor(tokens)}
-                sums = {name: total + report[name] for name, total in sums.items()}
-        told = sums["loss"].new_full((), stopping())
-        *totals, stops = deepspeed_engine.reduce_sum(torch.stack([*sums.values(), told])).tolist()
-        summed = dict(zip(sums, totals, strict=True))
+                sums.add({"loss": loss.detach(), "tokens": torch.tensor(len(micro.batch.input_ids)), **logged})
+
+        # 3. Sums over ranks; nothing that is not finite goes further
+        summed, stop = sums.reduce(deepspeed_engine.reduce_sum, stopping())
         if not math.isfinite(summed["loss"]):
-            found = f"step {step.number}: the loss is {summed['loss']}"
-            raise ValueError(f"{found}; no update was made. {blame(data, step)}")
-        rate = schedule.learning_rate(step.number, steps, t.lr, t.warmup_ratio, t.schedule)
+            what = f"step {step.number}: the loss is {summed['loss']}; no update was made"
+            raise ValueError(f"{what}. {examples_of(data, step)}")
+
+        # 4. The update
+        rate = schedule.learning_rate(step.number, run.steps, t.lr, t.warmup_ratio, t.schedule)
         for group in model.optimizer.param_groups:
             group["lr"] = rate
         model.step()
         norm = float(model.get_global_grad_norm())
         if not math.isfinite(norm):  # on every rank alike, before this update can be saved
-            raise ValueError(f"step {step.number}: the gradient norm is {norm}; nothing was saved. {blame(data, step)}")
-        if log:
-            log.write(log_row(config, step, summed, numbers, rate, norm, time.perf_counter() - began))
+            what = f"step {step.number}: the gradient norm is {norm}; nothing was saved"
+            raise ValueError(f"{what}. {examples_of(data, step)}")
+
+        # 5. Log, checkpoint, stop
+        if run.log:
+            z0 = [float(numbers.z0) for numbers in shared]
+            seconds = time.perf_counter() - began
+            run.log.write(metrics.row(step.number, step.epoch, len(step.rows), summed, rate, norm, z0, seconds))
         done = step.number + 1
-        if stops or done % t.checkpoint_every == 0 or done == last:
-            deepspeed_engine.save(model, folder / "checkpoint", done, rank)
-        if stops:
+        if stop or done % t.checkpoint_every == 0 or done == run.last:
+            deepspeed_engine.save(model, run.checkpoints, done, rank)
+        if stop:
             break
         began = time.perf_counter()
-    if log:
-        log.close()
-    if stops:
+    if run.log:
+        run.log.close()
+    if stop:
         sys.exit(143)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the last checkpoint is written: started again, the run exports
+    export(config, run, summed["loss"] if run.first < run.last else None)
 
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the checkpoint stands: started again, the run exports
-    state = deepspeed_engine.gather(model, rank)
+
+class Run(NamedTuple):
+    """What a training run has before its first step. model: DeepSpeed's engine. steps: of the whole schedule, of which
+    this process makes [first, last). log: on rank 0."""
+
+    artifact: Artifact
+    start: Path
+    tokenizer: Any
+    data: Data
+    model: Any
+    rank: int
+    ranks: int
+    device: torch.device
+    steps: int
+    first: int
+    last: int
+    checkpoints: Path
+    log: metrics.Log | None
+
+
+def prepare(config: Config) -> Run | None:
+    """Read the data, build the engine, load the newest checkpoint; None when the model is complete already.
+
+    Raises ValueError when data, model and settings do not belong together, or the folder holds another run's work.
+    """
+    t = config.train
+    start = models.resolve(*config.starting_model)
+    tokenizer = models.load_tokenizer(start)
+    digest = artifacts.model_digest(start)
+    data = training_data.load(config, tokenizer, digest)
+    rank, ranks, device = deepspeed_engine.start()
+    artifact = pipeline.model(config, digest, ranks, data.inputs)
+    if claim(config, artifact, rank):
+        return None
+    model = build(config, start, device, ranks)
+    steps = schedule.total_steps(len(data.kept), t.batch_size, t.epochs)
+    last = min(steps, t.max_steps or steps)
+    if data.reference is not None:  # also on resume: until the checkpoint is loaded, this is the starting model
+        reference.check(model, data.tokens, data.reference, np.arange(len(data.reference)), device, t.dtype, t.seed)
+    folder = config.folder_of("train")
+    first = deepspeed_engine.restore(model, folder / "checkpoint")
+    if first > last:
+        raise ValueError(f"{folder / 'checkpoint'} was saved after step {first}, train.max_steps is {last}; raise it")
     with deepspeed_engine.together():
-        if rank == 0:
-            with artifacts.writing(folder / "final", KIND, ours, data.inputs) as (scratch, summary):
-                names = {name.removeprefix("model."): value for name, value in state.items()}
-                models.export(names, start, tokenizer, scratch, t.dtype, config.model.lora)
-                summary.update(steps=last, examples=len(data.kept), last_loss=summed["loss"] if first < last else None)
-            print(f"model: {folder / 'final'}")
+        log = metrics.Log(folder, first, t.tensorboard, t.wandb, config.model_dump()) if rank == 0 else None
+    checkpoints = folder / "checkpoint"
+    return Run(artifact, start, tokenizer, data, model, rank, ranks, device, steps, first, last, checkpoints, log)
 
 
 def build(config: Config, start: Path, device: torch.device, ranks: int) -> Any:
     """The DeepSpeed engine around the policy."""
-    t, zero = config.train, zero_of(config.train)
+    t, zero = config.train, deepspeed_file.zero_settings(config.train)
     torch.manual_seed(t.seed)  # the adapter's first matrix, the same on every rank and start
     policy = models.load_policy(
         start,
@@ -146,82 +179,56 @@ def build(config: Config, start: Path, device: torch.device, ranks: int) -> Any:
     )
 
 
-def identity(config: Config, model_digest: str, ranks: int) -> dict[str, Any]:
-    """What decides the trained weights beside the data: the same on every topology, but where a setting averages
-    over micro-batches."""
-    split = {}
-    if config.loss.depends_on_split:
-        split = {"micro_batch": config.train.micro_batch, "micro_tokens": config.train.micro_tokens, "ranks": ranks}
-    return split | {
-        "loss": config.loss.used,
-        "lora": config.model.lora and config.model.lora.model_dump(),
-        "train": config.train.model_dump(exclude=SHARED_OUT),
-        "max_steps": config.train.max_steps,
-        "model": model_digest,
-    }
-
-
-def claim(config: Config, ours: dict[str, Any], data: objective.Data, rank: int) -> bool:
-    """True when the model is there already. Raises ValueError when the folder holds another run's work."""
-    folder, make = config.folder_of("train"), "python train.py --config X"
+def claim(config: Config, artifact: Artifact, rank: int) -> bool:
+    """True when the model is complete already. Raises ValueError when the folder holds another run's work."""
+    growing = pipeline.training(artifact)
     with deepspeed_engine.together():
         if rank == 0:  # before final/, which is made from the same and more: what a plan forbids is the whole folder
-            artifacts.claim(folder, {k: v for k, v in ours.items() if k != "max_steps"}, data.inputs, make)
-    done = artifacts.reusable(folder / "final", KIND, ours, data.inputs, make)
+            growing.claim()
+    done = artifact.complete()
     if rank == 0 and done:
-        print(f"model: {folder / 'final'} is complete and made from just this; nothing to do")
+        print(f"model: {artifact.folder} is complete and made from just this; nothing to do")
     with deepspeed_engine.together():
         if rank == 0 and not done:
-            files.write_text(folder / "config.yaml", to_yaml(config))
+            files.write_text(growing.folder / "config.yaml", to_yaml(config))
     return done
 
 
-def check_start(config: Config, data: objective.Data, error: Tensor, numbers: list[objective.StepNumbers]) -> None:
-    """Stop before the first update unless the policy is its reference, whatever the loss does with the two.
+def export(config: Config, run: Run, last_loss: float | None) -> None:
+    """Write final/, a Hugging Face folder, on rank 0."""
+    state = deepspeed_engine.gather(run.model, run.rank)
+    with deepspeed_engine.together():
+        if run.rank == 0:
+            with run.artifact.writing() as (scratch, summary):
+                names = {name.removeprefix("model."): value for name, value in state.items()}
+                models.export(names, run.start, run.tokenizer, scratch, config.train.dtype, config.model.lora)
+                summary.update(steps=run.last, examples=len(run.data.kept), last_loss=last_loss)
+            print(f"model: {run.artifact.folder}")
 
-    Then every loss has its value of step 0: DPO ln 2 mean(w), KTO z0 = 0 and 0.5 mean(w lambda).
-    error: this rank's, see `objective.start_error`. One that is nan passes: the loss stops the run, by its name.
+
+def check_start(config: Config, data: Data, error: Tensor, shared: list[objective.StepNumbers]) -> None:
+    """Check that policy and reference log-probabilities agree before the first update.
+
+    Every loss then has its value of step 0: DPO ln 2 mean(w), KTO z0 = 0 and 0.5 mean(w lambda).
+    error: this rank's, see `objective.start_error`. A nan passes here: the check of the loss names step and examples.
     """
     worst, allowed = float(deepspeed_engine.reduce_max(error)), reference.TOLERANCE[config.train.dtype]
     if worst > allowed:
         raise ValueError(
             f"step 0: a sequence of T tokens has log-probability {worst:.2g} sqrt(T) nats from its reference, expected "
-            f"at most {allowed:g} sqrt(T) for a policy that equals its reference; {reference.MEND}"
+            f"at most {allowed:g} sqrt(T) for a policy that equals its reference; {reference.REMAKE}"
         )
-    z0, longest = max(float(n.z0) for n in numbers), int(data.tokens.sequences["completion_length"].max())
+    z0, longest = max(float(n.z0) for n in shared), int(data.tokens.sequences["completion_length"].max())
     assert not z0 > allowed * math.sqrt(longest), f"z0 = {z0} at step 0 is no mean over the pairs"
 
 
-def blame(data: objective.Data, step: objective.Step) -> str:
+def examples_of(data: Data, step: objective.Step) -> str:
     """The questions of a step, for an error."""
     ids = data.tokens.question_ids()
     return f"Its examples: {[ids[q] for q in data.tokens.examples[step.rows]['question']]}"
 
 
-def log_row(
-    config: Config,
-    step: objective.Step,
-    report: dict[str, float],
-    numbers: list[objective.StepNumbers],
-    rate: float,
-    grad_norm: float,
-    seconds: float,
-) -> dict[str, Any]:
-    """One line of metrics.jsonl; sums over the step become means over its examples."""
-    examples = len(step.rows)
-    row: dict[str, Any] = {"step": step.number, "epoch": step.epoch, "examples": examples}
-    row |= {"loss": report["loss"], "lr": rate, "grad_norm": grad_norm, "tokens": report["tokens"]}
-    row["tokens_per_second"] = report["tokens"] / seconds
-    if torch.cuda.is_available():
-        row["gpu_memory"] = torch.cuda.max_memory_allocated()  # bytes, of this rank, so far
-    counts = dict.fromkeys(report, float(examples))
-    if config.loss.name == "kto":
-        counts |= {"reward_desirable": report["desirable"], "reward_undesirable": examples - report["desirable"]}
-        row["z0"] = float(np.mean([float(n.z0) for n in numbers]))
-    return row | {k: v / max(counts[k], 1) for k, v in report.items() if k not in row and k != "desirable"}
-
-
-def watch_sigterm() -> Any:
+def watch_sigterm() -> Callable[[], bool]:
     """A function that says whether SIGTERM has come: the loop then saves and leaves."""
     came: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
@@ -229,4 +236,4 @@ def watch_sigterm() -> Any:
 
 
 if __name__ == "__main__":
-    command_line.run(lambda config, _: train(config), argparse.ArgumentParser(description=__doc__.split("\n")[0]))
+    command_line.main(sys.modules[__name__], "train.py")

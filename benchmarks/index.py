@@ -9,6 +9,7 @@ is asserted to be what was written.
 
 import argparse
 import concurrent.futures
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -27,8 +28,8 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from east.data.indexed_dataset import KIND, IndexedDataset, Writer
-from east.run import artifacts, files
+from east.data.indexed_dataset import IndexedDataset, Writer
+from east.run import files, pipeline
 
 VOCABULARY = 151_936  # Qwen2.5's, so four bytes a token
 SHARING = 4  # responses of a question in the store
@@ -74,7 +75,7 @@ def write(folder: Path, sequences: int) -> dict[str, float]:
     load = Load(sequences)
     making = load.seconds()
     before = peak()
-    with artifacts.writing(folder, KIND, {}, {}) as (scratch, summary):
+    with dataclasses.replace(pipeline.at("dataset", folder), settings={}).writing() as (scratch, summary):
         started, worked = time.perf_counter(), time.process_time()
         writer = Writer(scratch, VOCABULARY)
         for row in range(sequences):
@@ -103,13 +104,13 @@ def write_plain(source: Path, folder: Path) -> float:
 
 def opening(folder: Path) -> float:
     started = time.perf_counter()
-    IndexedDataset(folder)
+    IndexedDataset(pipeline.at("dataset", folder))
     return time.perf_counter() - started
 
 
 def read(folder: Path, sequences: int) -> float:
     """Random rows a second, median of five passes over other rows; a thousand of them are compared."""
-    dataset, load, rng = IndexedDataset(folder), Load(sequences), np.random.default_rng(1)
+    dataset, load, rng = IndexedDataset(pipeline.at("dataset", folder)), Load(sequences), np.random.default_rng(1)
     buffer = np.empty(2 * LONGEST, dtype=np.int64)
     seconds, reads = [], min(READS, 10 * sequences)
     for _ in range(5):

@@ -14,10 +14,9 @@ import transformers
 import yaml
 from tokenizers import Tokenizer, models
 
-from east.commands import stages
 from east.data import indexed_dataset
 from east.models import load_tokenizer, tokenizer_digest
-from east.run import artifacts, config
+from east.run import config, pipeline
 from east.training import metrics, schedule
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,7 +38,7 @@ def prepare(workspace: Path, shape: transformers.LlamaConfig, arguments: argpars
     if arguments.loss != "sft":
         command = [sys.executable, "-m", "east", "reference", "--config", str(workspace / "run.yaml")]
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    dataset = indexed_dataset.IndexedDataset(settings.folder_of("dataset"))
+    dataset = indexed_dataset.IndexedDataset(pipeline.dataset(settings))
     lengths = []
     for rows in step_order(settings, len(dataset)):
         examples = dataset.examples[rows]
@@ -111,9 +110,9 @@ def write_examples(settings: config.Config, vocabulary: int, count: int, means: 
 
     of_prompts, of_responses = zip(means, SPREAD, strict=True)
 
-    loss, folder = settings.loss.name, settings.folder_of("dataset")
-    made_for = {"tokenizer": tokenizer_digest(load_tokenizer(Path(settings.model.path))), **settings.dataset_settings}
-    with artifacts.writing(folder, indexed_dataset.KIND, made_for, {}) as (scratch, summary):
+    loss = settings.loss.name
+    dataset = pipeline.dataset(settings, tokenizer_digest(load_tokenizer(Path(settings.model.path))))
+    with dataset.writing() as (scratch, summary):
         writer = indexed_dataset.Writer(scratch, vocabulary)
         for i in range(count):
             prompt = writer.segment(tokens(*of_prompts))
@@ -123,9 +122,7 @@ def write_examples(settings: config.Config, vocabulary: int, count: int, means: 
             writer.example(i, first, second[0] if second else -1, loss != "kto" or i % 2 == 0)
         writer.close([str(i) for i in range(count)], mismatched(settings, writer, count) if loss == "kto" else None)
         summary.update(vocabulary=vocabulary)
-    inputs = {"dataset": indexed_dataset.IndexedDataset(folder).fingerprint}
-    weights = settings.folder_of("weights")
-    with artifacts.writing(weights, stages.WEIGHTS, settings.weighting.used, inputs) as (scratch, _):
+    with pipeline.weights(settings, dataset.open().fingerprint).writing() as (scratch, _):
         np.save(scratch / "weights.npy", np.ones(count))
         np.save(scratch / "kept.npy", np.ones(count, dtype=bool))
 

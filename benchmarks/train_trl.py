@@ -20,7 +20,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.train_data import step_order  # noqa: E402
 from east.data.indexed_dataset import IndexedDataset  # noqa: E402
-from east.run import config  # noqa: E402
+from east.run import (
+    config,  # noqa: E402
+    pipeline,
+)
 
 
 class Clock(transformers.TrainerCallback):
@@ -123,7 +126,7 @@ def make_trainer(settings: config.Config, rows: list[dict[str, Any]], clock: Clo
 def main() -> None:
     workspace, name = Path(sys.argv[1]), sys.argv[2]
     settings = config.load(workspace / "run.yaml")
-    dataset = IndexedDataset(settings.folder_of("dataset"))
+    dataset = IndexedDataset(pipeline.dataset(settings))
     order = np.concatenate(step_order(settings, len(dataset)))
     clock = Clock()
     make_trainer(settings, rows_of(dataset, order, settings.loss.name), clock, workspace / name).train()

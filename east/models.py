@@ -8,7 +8,7 @@ import safetensors
 import torch
 import transformers
 
-from east.run import artifacts, files
+from east.run import artifacts, files, pipeline
 from east.run.config import Lora
 
 ADAPTER = "adapter_config.json"  # PEFT's name
@@ -58,10 +58,9 @@ def merge(adapter: Path, merged: Path) -> Path:
         raise ValueError(
             f"{adapter / ADAPTER}: cannot find its base ({error}); give base_model_name_or_path the folder or hub name"
         ) from None
-    inputs = {"adapter": artifacts.model_digest(adapter), "base": artifacts.model_digest(base)}
-    folder = merged / files.digest(inputs)
-    if artifacts.reusable(folder, "merged", {}, inputs, "python -m east check --config X"):
-        return folder
+    artifact = pipeline.merged(merged, artifacts.model_digest(adapter), artifacts.model_digest(base))
+    if artifact.complete():
+        return artifact.folder
     tokenized = adapter if (adapter / "tokenizer_config.json").exists() else base
     model = load_policy(base, dtype="auto", attention="sdpa")
     try:
@@ -70,11 +69,11 @@ def merge(adapter: Path, merged: Path) -> Path:
     except Exception as error:  # PEFT raises many types for what it cannot load or merge
         line = " ".join(str(error).split())[:200]
         raise ValueError(f"{adapter}: cannot be merged into {base} ({line}); give the base it was trained on") from None
-    with artifacts.writing(folder, "merged", {}, inputs) as (scratch, _):
+    with artifact.writing() as (scratch, _):
         model.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
-    print(f"model: {adapter} and {base} merged into {folder}")
-    return folder
+    print(f"model: {adapter} and {base} merged into {artifact.folder}")
+    return artifact.folder
 
 
 def load_tokenizer(folder: Path) -> Any:

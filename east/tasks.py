@@ -1,20 +1,18 @@
-"""Questions and prompts: GSM8K, MATH, arithmetic (made here), any JSONL of question and answer.
-
-A question is a dict: id, question, gold (final answer, text), solution (text or None), meta (level, type).
-"""
+"""Questions and prompts: GSM8K, MATH, arithmetic (toy/), any JSONL of question and answer."""
 
 import collections
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import jinja2
 import numpy as np
 
-from east.grading import extraction
+from east.grading import gold_answer
 from east.run import files
 from east.run.config import Task
 from east.toy import arithmetic
 
+Prompt = tuple[str, list[int]]  # text and token ids
 HUB = {"gsm8k": "openai/gsm8k", "math": "EleutherAI/hendrycks_math"}
 MATH_SUBJECTS = [
     "algebra", "counting_and_probability", "geometry", "intermediate_algebra", "number_theory", "prealgebra",
@@ -24,9 +22,17 @@ ARITHMETIC_SEED = 0
 ARITHMETIC_MOST = 1_000_000  # problems are made one after another: more take minutes
 
 
-def questions(
-    task: Task, split: str, rows: tuple[int, int] | None = None
-) -> tuple[list[dict[str, Any]], dict[str, int]]:
+class Question(TypedDict):
+    """A question of a task."""
+
+    id: str
+    question: str
+    gold: str  # the final answer
+    solution: str | None
+    meta: dict[str, Any]  # level, type, subject, where the row has them
+
+
+def questions(task: Task, split: str, rows: tuple[int, int] | None = None) -> tuple[list[Question], dict[str, int]]:
     """Questions of a split and counts of what was left out, by rule.
 
     `rows` overrides the task's own range. Raises ValueError for a missing or broken source, an unknown layout
@@ -48,7 +54,7 @@ def questions(
         raw = _from_hub(task.name, source, split)
     first, last = rows or (0, len(raw))
     if not 0 <= first < last <= len(raw):
-        raise ValueError(f"task: rows {first}:{last} of {source} asked for, found {len(raw)} rows; mend the range")
+        raise ValueError(f"task: rows {first}:{last} of {source} asked for, found {len(raw)} rows; fix the range")
     order = list(range(len(raw)))
     if split == "train" and task.shuffle is not None:  # ids keep the row's own number
         order = np.random.default_rng(task.shuffle).permutation(len(raw)).tolist()
@@ -68,7 +74,7 @@ def questions(
     return found, dict(dropped)
 
 
-def _question(name: str, split: str, index: int, row: dict[str, Any], source: str) -> dict[str, Any]:
+def _question(name: str, split: str, index: int, row: dict[str, Any], source: str) -> Question:
     text = row.get("question", row.get("problem"))
     solution, answer = row.get("solution"), row.get("answer")
     if not isinstance(text, str) or (solution is None and answer is None):
@@ -77,13 +83,13 @@ def _question(name: str, split: str, index: int, row: dict[str, Any], source: st
             "(or solution)"
         )
     if name == "gsm8k":
-        solution, gold = answer, extraction.gold_answer(str(answer))
+        solution, gold = answer, gold_answer(str(answer))
     elif name == "math" and solution is not None:
-        gold = extraction.gold_answer(solution)
+        gold = gold_answer(solution)
     else:
-        gold = str(answer if answer is not None else extraction.gold_answer(str(solution)) or "")
+        gold = str(answer if answer is not None else gold_answer(str(solution)) or "")
     identity = row.get("id", row.get("unique_id"))
-    meta = {k: row[k] for k in ("level", "type", "subject") if k in row}
+    meta: dict[str, Any] = {k: row[k] for k in ("level", "type", "subject") if k in row}
     identity = f"{name}/{split}/{index}" if identity is None else str(identity)
     return {"id": identity, "question": text, "gold": gold or "", "solution": solution, "meta": meta}
 
@@ -103,7 +109,7 @@ def _from_hub(name: str, source: str, split: str) -> list[dict[str, Any]]:
     return [dict(row) for part in parts for row in part]
 
 
-def render(tokenizer: Any, question: str, task: Task) -> tuple[str, list[int]]:
+def render(tokenizer: Any, question: str, task: Task) -> Prompt:
     """Prompt text and its token ids: the model's chat template, or `task.prompt` where it has none.
 
     The ids hold exactly one BOS where the tokenizer has one and writes it. Templates that print a date are

@@ -90,16 +90,16 @@ def settings(tmp: Path, base: Path, /, **changes: Any) -> dict[str, Any]:
 
 def prepare(tmp: Path, base: Path, /, **changes: Any) -> Any:
     """Grade, index, weigh and score a run of written responses; returns its Config."""
-    from east.commands import stages
     from east.run import config
     from east.training import reference
+    from tests import stages
 
     if not (tmp / "responses.jsonl").exists():
         write_responses(tmp / "responses.jsonl")
     found = config.parse(settings(tmp, base, **changes))
-    stages.run_grade(found)
-    stages.run_index(found)
-    stages.run_weigh(found)
+    stages.run("grade", found)
+    stages.run("index", found)
+    stages.run("weigh", found)
     if found.loss.name != "sft":
         reference.run(found)
     return found

@@ -5,9 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from east import models, tasks
-from east.run.config import Sampling, Task
+from east.run import pipeline
+from east.run.config import Grading, Sampling, Task
+from east.sampling import draw as draw_module
+from east.sampling import imported, samples
 from east.sampling.engine_interface import Drawn, Request
 from east.toy import arithmetic, tiny_model
+from tests import stages
 
 TASK = Task(name="arithmetic", train_rows=(0, 12))
 # many end tokens, so that an untrained model ends some of its responses by itself
@@ -39,6 +43,25 @@ def asked(folder: Path, task: Task = TASK) -> tuple[list[dict[str, Any]], list[t
     questions, _ = tasks.questions(task, "train")
     tokenizer = models.load_tokenizer(folder)
     return questions, [tasks.render(tokenizer, row["question"], task) for row in questions]
+
+
+def draw(
+    folder: Path, questions: Any, prompts: Any, model: Path, settings: Sampling, settled: Any = None, **grading: Any
+) -> Any:
+    """`draw.draw` into a folder."""
+    artifact = stages.drawn(folder, settings, Grading(**grading))
+    return draw_module.draw(artifact, questions, prompts, model, settings, settled)
+
+
+def read(folder: Path, n: int | None = None) -> Any:
+    """`samples.read` of a folder, whatever it was made from."""
+    return samples.read(stages.folder_of("samples", folder), n)
+
+
+def import_responses(folder: Path, *arguments: Any) -> Any:
+    """`imported.import_responses` into a folder."""
+    artifact = stages.folder_of("samples", folder, {"engine": pipeline.IMPORTED})
+    return imported.import_responses(artifact, *arguments)
 
 
 def requests(folder: Path, count: int, first: int = 0) -> list[Request]:

@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from east.commands import stages
 from east.data import indexed_dataset
 from east.evaluation import compare
-from east.run import artifacts, config, files
-from east.sampling import samples
+from east.run import config, files
 from east.weighting import weights
+from tests.stages import folder_of
 
 QUESTIONS, TESTS, N = 60, 200, 16
 HOSTILE = (
@@ -44,7 +43,7 @@ def graded_row(question: str, answers: list[str | None], gold: str) -> dict[str,
 def write_round(folder: Path, rows: list[dict[str, Any]], texts: list[list[str]], asked: list[str]) -> None:
     """samples/ and graded/ of a round, from graded rows, the texts of their responses and of the questions."""
     n = max(row["n"] for row in rows)
-    with artifacts.writing(folder / "samples", samples.KIND, {"engine": "made"}, {}) as (scratch, summary):
+    with folder_of("samples", folder / "samples", {"engine": "made"}, {}).writing() as (scratch, summary):
         drawn = [
             {"id": r["question"], "question": q, "gold": r["gold"], "meta": {}, "prompt": q, "prompt_tokens": [1]}
             for r, q in zip(rows, asked, strict=True)
@@ -56,8 +55,8 @@ def write_round(folder: Path, rows: list[dict[str, Any]], texts: list[list[str]]
         )  # fmt: skip
         files.write_jsonl(scratch / "responses.jsonl", lines)
         summary.update(n=n, questions=len(rows))
-    made = artifacts.read(folder / "samples", samples.KIND, "")
-    with artifacts.writing(folder / "graded", stages.GRADED, {"n": n}, {"samples": made.fingerprint}) as (scratch, s):
+    made = folder_of("samples", folder / "samples").open()
+    with folder_of("graded", folder / "graded", {"n": n}, {"samples": made.fingerprint}).writing() as (scratch, s):
         files.write_jsonl(scratch / "questions.jsonl", rows)
         s.update(questions=len(rows))
 
@@ -68,15 +67,15 @@ def write_weights(folder: Path, loss: str, wanted: list[tuple[str, float]]) -> N
     kept = [row for row in rows if any(row["correct"])]
     place = folder / "dataset" / loss
     rules = {"loss": loss, "rules": config.Examples().model_dump(mode="json")}
-    graded = artifacts.read(folder / "graded", stages.GRADED, "").fingerprint
-    with artifacts.writing(place, indexed_dataset.KIND, rules, {"graded": graded}) as (scratch, summary):
+    graded = folder_of("graded", folder / "graded").open().fingerprint
+    with folder_of("dataset", place, rules, {"graded": graded}).writing() as (scratch, summary):
         writer = indexed_dataset.Writer(scratch, 100)
         for k, row in enumerate(kept):
             sequence = writer.sequence(writer.segment([1]), writer.segment([2]), k, row["correct"].index(True))
             writer.example(k, sequence)
         writer.close([row["question"] for row in kept])
         summary.update(vocabulary=100)
-    dataset = indexed_dataset.IndexedDataset(place)
+    dataset = indexed_dataset.IndexedDataset(folder_of("dataset", place))
     for strategy, a in wanted:
         settings = config.Weighting(strategy=strategy, a=a, zero="drop")
         values = weights.question_values(strategy, kept)
@@ -84,7 +83,7 @@ def write_weights(folder: Path, loss: str, wanted: list[tuple[str, float]]) -> N
         how = {"strategy": strategy, "mapping": "power", "a": a, "spread": None, "zero": "drop"}
         column, used = weights.example_weights(values, **how)
         target = folder / "weights" / loss / settings.slug
-        with artifacts.writing(target, stages.WEIGHTS, made, {"dataset": dataset.fingerprint}) as (scratch, summary):
+        with folder_of("weights", target, made, {"dataset": dataset.fingerprint}).writing() as (scratch, summary):
             np.save(scratch / "weights.npy", column)
             np.save(scratch / "kept.npy", used)
             summary.update(weights.summary(column, used))
@@ -112,7 +111,7 @@ def made_rows(
 def write_eval(folder: Path, right: np.ndarray, split: str) -> None:
     """An eval folder with a greedy verdict a question."""
     rows = [graded_row(f"made/{split}/{k}", ["1" if hit else "0"], "1") for k, hit in enumerate(right)]
-    with artifacts.writing(folder / "graded", stages.GRADED, {"n": 1}, {}) as (scratch, summary):
+    with folder_of("graded", folder / "graded", {"n": 1}, {}).writing() as (scratch, summary):
         files.write_jsonl(scratch / "questions.jsonl", rows)
         summary.update(questions=len(rows))
     result = {"name": folder.name, **compare.accuracy([bool(hit) for hit in right])}

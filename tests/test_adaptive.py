@@ -8,12 +8,12 @@ import sys
 import numpy as np
 import pytest
 
-from east.commands import stages
-from east.run import artifacts, config, files
+from east.run import config, files, pipeline
 from east.run.config import Adaptive
-from east.sampling import engines, samples
-from tests import conftest, drawing, made_study
+from east.sampling import engines, stopping
+from tests import conftest, drawing, made_study, stages
 from tests.conftest import ROOT, settings
+from tests.stages import folder_of
 from tests.test_sampling import contents
 
 N = 9
@@ -23,8 +23,8 @@ N = 9
 def full(model_folder, asked, tmp_path_factory):
     """Each question's nine responses without adaptive sampling."""
     folder = tmp_path_factory.mktemp("full") / "samples"
-    samples.draw(folder, *asked, model_folder, drawing.settings(n=N))
-    return list(samples.read(folder))
+    drawing.draw(folder, *asked, model_folder, drawing.settings(n=N))
+    return list(drawing.read(folder))
 
 
 def enough(row):
@@ -32,12 +32,14 @@ def enough(row):
     return sum(map(len, row["tokens"])) % 3 == 0
 
 
-RULE = samples.StoppingRule({"missing": "cluster"}, lambda rows: map(enough, rows))
+def settled(rows):
+    return map(enough, rows)
 
 
-def draw(folder, asked, model_folder, n=N, rule=RULE, **adaptive):
+def draw(folder, asked, model_folder, n=N, missing="cluster", **adaptive):
     chosen = Adaptive(**{"first": 2, "more": 3, **adaptive})
-    return samples.draw(folder, *asked, model_folder, drawing.settings(n=n, adaptive=chosen), rule)
+    values = drawing.settings(n=n, adaptive=chosen)
+    return drawing.draw(folder, *asked, model_folder, values, settled, missing=missing)
 
 
 def expected(row, n=N):
@@ -58,15 +60,15 @@ def adaptive(model_folder, asked, tmp_path_factory):
 
 def test_a_question_has_the_first_responses_of_full_sampling(adaptive, full):
     folder, _ = adaptive
-    found = list(samples.read(folder))
+    found = list(drawing.read(folder))
     assert found == [expected(row) for row in full]
     assert len({len(row["tokens"]) for row in found}) >= 3  # the test sees several numbers
-    assert list(samples.read(folder, 4)) == [expected(row, 4) for row in full]
+    assert list(drawing.read(folder, 4)) == [expected(row, 4) for row in full]
 
 
 def test_summary_counts_what_was_saved(adaptive):
     folder, manifest = adaptive
-    numbers = [len(row["tokens"]) for row in samples.read(folder)]
+    numbers = [len(row["tokens"]) for row in drawing.read(folder)]
     assert manifest.summary["responses"] == sum(numbers) and manifest.summary["n"] == N
     assert manifest.summary["share_saved"] == pytest.approx(1 - sum(numbers) / (12 * N))
     assert manifest.summary["questions_with_responses"] == {str(n): numbers.count(n) for n in sorted(set(numbers))}
@@ -116,21 +118,20 @@ def test_killed_in_any_pass_and_started_again_leaves_the_same_files(
 def test_top_up_equals_n_from_the_start_and_a_lower_n_is_there_already(model_folder, asked, full, tmp_path):
     """n = 6 lies between two steps: questions that stand there go on to 8, where the rule is asked again."""
     draw(tmp_path / "s", asked, model_folder, n=6)
-    assert list(samples.read(tmp_path / "s")) == [expected(row, 6) for row in full]
+    assert list(drawing.read(tmp_path / "s")) == [expected(row, 6) for row in full]
     assert draw(tmp_path / "s", asked, model_folder).summary["n"] == N
-    assert list(samples.read(tmp_path / "s")) == [expected(row) for row in full]
+    assert list(drawing.read(tmp_path / "s")) == [expected(row) for row in full]
     assert draw(tmp_path / "s", asked, model_folder, n=3).summary["n"] == N
 
 
 def test_another_rule_stops_and_leaves_the_folder_alone(adaptive, asked, model_folder):
     folder, _ = adaptive
     before = contents(folder)
-    other = samples.StoppingRule({"missing": "own"}, RULE.settled)
-    for change in ({"tolerance": 0.5}, {"more": 4}, {"rule": other}):
-        with pytest.raises(ValueError, match=r"begun from something else: adaptive\.\w+"):
+    for change in ({"tolerance": 0.5}, {"more": 4}, {"missing": "own"}):
+        with pytest.raises(ValueError, match=r"made from something else: adaptive\.\w+"):
             draw(folder, asked, model_folder, **change)
-    with pytest.raises(ValueError, match=r"begun from something else: adaptive.first: found 2, expected null"):
-        samples.draw(folder, *asked, model_folder, drawing.settings(n=N))
+    with pytest.raises(ValueError, match=r"made from something else: adaptive.first: found 2, expected null"):
+        drawing.draw(folder, *asked, model_folder, drawing.settings(n=N))
     assert contents(folder) == before
 
 
@@ -149,9 +150,10 @@ def test_the_stage_grades_and_asks_the_entropy():
     for missing, none in (("cluster", True), ("own", False), ("excluded", False)):
         changes["grading"]["missing"] = missing
         found = config.parse({"run": "r", "model": {"path": "m"}, **changes})
-        rule = stages.stopping_rule(found)
-        assert rule.settings["missing"] == missing and "workers" not in rule.settings
-        assert list(rule.settled(rows(answers))) == [True, True, False, none, False]
+        rule = stopping.stopping_rule(0.04, found.grading)
+        assert list(rule(rows(answers))) == [True, True, False, none, False]
+        grading = pipeline.samples(found).settings["adaptive"]["grading"]
+        assert grading["missing"] == missing and "workers" not in grading
 
 
 def test_every_question_is_graded_and_weighed_at_its_own_number(tiny_model, tmp_path):
@@ -167,14 +169,14 @@ def test_every_question_is_graded_and_weighed_at_its_own_number(tiny_model, tmp_
         drawn += [{"question": question, "response": solution}] * good
     (tmp_path / "responses.jsonl").write_text("".join(json.dumps(row) + "\n" for row in drawn))
     found = config.parse(settings(tmp_path, tiny_model, task={"train_rows": [0, 4]}))
-    stages.run_grade(found)
-    stages.run_index(found)
-    stages.run_weigh(found)
+    stages.run("grade", found)
+    stages.run("index", found)
+    stages.run("weigh", found)
     graded = list(files.read_jsonl(found.folder_of("graded") / "questions.jsonl"))
     assert [row["n"] for row in graded] == [2, 4, 6, 8]
     assert [row["accuracy"] for row in graded] == pytest.approx([1, 1 / 4, 1 / 2, 1 / 8])
     assert [row["rejection"] for row in graded] == pytest.approx([0, 1 / 4, 1 / 6, 1 / 8])
-    summary = artifacts.read(found.folder_of("graded"), stages.GRADED, "").summary
+    summary = folder_of("graded", found.folder_of("graded")).open().summary
     assert summary["accuracy"] == pytest.approx((1 + 1 / 4 + 1 / 2 + 1 / 8) / 4) and summary["responses"] == 20
     h = np.array([0, np.log(4), 0.5 * np.log(2) + 0.5 * np.log(6), np.log(8)])
     column = np.load(found.folder_of("weights") / "weights.npy")

@@ -8,13 +8,15 @@ import subprocess
 import pytest
 
 from east.run import artifacts, files
+from east.run.artifacts import ANY
+from tests.stages import folder_of
 
 
 def make(folder, text="hello", config=None, inputs=None):
-    with artifacts.writing(folder, "thing", config or {"a": 1}, inputs or {"x": "1"}) as (scratch, summary):
+    with folder_of("thing", folder, config or {"a": 1}, inputs or {"x": "1"}).writing() as (scratch, summary):
         (scratch / "f.txt").write_text(text)
         summary["length"] = len(text)
-    return artifacts.read(folder, "thing", "make thing")
+    return folder_of("thing", folder).open()
 
 
 def test_fingerprint_covers_config_inputs_and_content_and_neither_time_nor_place(tmp_path):
@@ -26,7 +28,7 @@ def test_fingerprint_covers_config_inputs_and_content_and_neither_time_nor_place
 
 
 def test_a_failure_leaves_nothing_behind_and_what_was_there_intact(tmp_path):
-    with pytest.raises(RuntimeError), artifacts.writing(tmp_path / "a", "thing", {}, {}) as (scratch, _):
+    with pytest.raises(RuntimeError), folder_of("thing", tmp_path / "a", {}, {}).writing() as (scratch, _):
         (scratch / "f.txt").write_text("half")
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
@@ -34,25 +36,39 @@ def test_a_failure_leaves_nothing_behind_and_what_was_there_intact(tmp_path):
 
 def test_equal_work_of_two_processes_is_kept_once(tmp_path):
     """Both merge one adapter: the second must not take the files from under a reader of the first's."""
-    with artifacts.writing(tmp_path / "a", "thing", {"a": 1}, {"x": "1"}) as (scratch, _):
+    with folder_of("thing", tmp_path / "a", {"a": 1}, {"x": "1"}).writing() as (scratch, _):
         (scratch / "f.txt").write_text("hello")
         first = make(tmp_path / "b").fingerprint
         (tmp_path / "b").rename(tmp_path / "a")
         place = (tmp_path / "a" / "f.txt").stat().st_ino
     assert (tmp_path / "a" / "f.txt").stat().st_ino == place
-    assert artifacts.read(tmp_path / "a", "thing", "make thing").fingerprint == first
+    assert folder_of("thing", tmp_path / "a").open().fingerprint == first
     assert [p.name for p in tmp_path.iterdir()] == ["a"], "its own copy is gone"
 
 
 def test_reuse_needs_the_same_config_and_inputs(tmp_path):
     folder = tmp_path / "a"
-    assert not artifacts.reusable(folder, "thing", {"a": 1}, {"x": "1"}, "make thing")
+    assert not folder_of("thing", folder, {"a": 1}, {"x": "1"}).complete()
     make(folder)
-    assert artifacts.reusable(folder, "thing", {"a": 1}, {"x": "1"}, "make thing")
+    assert folder_of("thing", folder, {"a": 1}, {"x": "1"}).complete()
     with pytest.raises(ValueError, match=r"made from something else: a: found 1, expected 2; .*rm -r .*`make thing`"):
-        artifacts.reusable(folder, "thing", {"a": 2}, {"x": "1"}, "make thing")
+        folder_of("thing", folder, {"a": 2}, {"x": "1"}).complete()
     with pytest.raises(ValueError, match='x: found "1", expected "2"'):
-        artifacts.reusable(folder, "thing", {"a": 1}, {"x": "2"}, "make thing")
+        folder_of("thing", folder, {"a": 1}, {"x": "2"}).complete()
+
+
+def test_a_reader_compares_what_it_knows(tmp_path):
+    """Settings that it knows, none for any; the inputs that it names. A setting that is only in the folder counts."""
+    make(tmp_path / "a", config={"a": 1, "b": 2}, inputs={"x": "1", "y": "2"})
+    for settings, inputs in ((None, {}), ({"a": 1, "b": ANY}, {}), ({"a": 1, "b": 2}, {"y": "2"})):
+        folder_of("thing", tmp_path / "a", settings, inputs).open()
+    for settings, inputs, message in (
+        ({"a": 1}, {}, "b: found 2, expected null"),
+        ({"a": 3, "b": ANY}, {}, "a: found 1, expected 3"),
+        (None, {"x": "2"}, 'x: found "1", expected "2"'),
+    ):
+        with pytest.raises(ValueError, match=f"made from something else: {message}; keep it by"):
+            folder_of("thing", tmp_path / "a", settings, inputs).open()
 
 
 def test_nested_differences_are_named_by_their_keys():
@@ -67,14 +83,14 @@ def test_what_is_no_manifest_is_named(tmp_path, text):
     make(tmp_path / "a")
     (tmp_path / "a" / artifacts.MANIFEST).write_text(text)
     with pytest.raises(ValueError, match=r"manifest.json: not a manifest; delete .* and run `make thing`"):
-        artifacts.read(tmp_path / "a", "thing", "make thing")
+        folder_of("thing", tmp_path / "a").open()
 
 
 def test_claimed_folder_is_not_taken_over(tmp_path):
-    artifacts.claim(tmp_path / "a", {"lr": 1}, {"data": "d"}, "train")
-    artifacts.claim(tmp_path / "a", {"lr": 1}, {"data": "d"}, "train")
-    with pytest.raises(ValueError, match="was begun from something else: lr: found 1, expected 2"):
-        artifacts.claim(tmp_path / "a", {"lr": 2}, {"data": "d"}, "train")
+    for _ in range(2):
+        folder_of("model", tmp_path / "a", {"lr": 1}, {"data": "d"}).claim()
+    with pytest.raises(ValueError, match="was made from something else: lr: found 1, expected 2"):
+        folder_of("model", tmp_path / "a", {"lr": 2}, {"data": "d"}).claim()
 
 
 def test_full_disk_is_one_clear_line_and_earlier_files_stay(tmp_path):
@@ -83,7 +99,7 @@ def test_full_disk_is_one_clear_line_and_earlier_files_stay(tmp_path):
     import signal
 
     make(tmp_path / "a")
-    before = artifacts.read(tmp_path / "a", "thing", "make thing")
+    before = folder_of("thing", tmp_path / "a").open()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
@@ -94,7 +110,7 @@ def test_full_disk_is_one_clear_line_and_earlier_files_stay(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)
     assert not (tmp_path / "b").exists()
-    artifacts.verify(tmp_path / "a", before)
+    folder_of("thing", tmp_path / "a").verify(before)
 
 
 def test_what_a_killed_writer_left_is_removed_and_a_living_one_is_let_be(tmp_path):

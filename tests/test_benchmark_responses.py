@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from benchmarks import responses
-from east.commands import stages
-from east.run import artifacts, files
-from east.sampling import samples
+from east.run import files
 from tests.conftest import ROOT
+from tests.stages import folder_of
 
 RIGHT, LUCKY = "2*3=6\n6+1=7\n\\boxed{7}", "2*3=8\n8-1=7\n\\boxed{7}"
 
@@ -47,7 +46,7 @@ def test_the_command_reads_a_round(tmp_path):
     ten wrong answers are one and the same, q/2's are five pairs, q/0 has too few to say."""
     texts = {"q/0": [RIGHT, LUCKY, RIGHT, "1+1=2\n\\boxed{2}"], "q/1": [RIGHT] * 10, "q/2": [RIGHT] * 10}
     clusters = {"q/0": [("7", 3), ("2", 1)], "q/1": [("9", 10)], "q/2": [(str(k), 2) for k in range(10, 15)]}
-    with artifacts.writing(tmp_path / "samples", samples.KIND, {}, {}) as (scratch, summary):
+    with folder_of("samples", tmp_path / "samples", {}, {}).writing() as (scratch, summary):
         asked = [{"id": q, "question": q, "gold": "7", "meta": {}, "prompt_tokens": [1]} for q in texts]
         files.write_jsonl(scratch / "questions.jsonl", asked)
         files.write_jsonl(scratch / "responses.jsonl", [
@@ -55,7 +54,7 @@ def test_the_command_reads_a_round(tmp_path):
             for q, t in texts.items()
         ])  # fmt: skip
         summary.update(n=10, questions=3)
-    with artifacts.writing(tmp_path / "graded", stages.GRADED, {}, {}) as (scratch, summary):
+    with folder_of("graded", tmp_path / "graded", {}, {}).writing() as (scratch, summary):
         files.write_jsonl(scratch / "questions.jsonl", [
             {"question": q, "correct": [q == "q/0" and k < 3 for k in range(len(t))], "entropy": 0.6,
              "clusters": [{"answer": a, "count": n, "correct": a == "7"} for a, n in clusters[q]]}

@@ -2,8 +2,8 @@
 
 import pytest
 
-from east.evaluation import compare, run_results
-from east.report import document
+from east.evaluation import compare
+from east.report import document, run_table
 
 
 def test_compare_counts_flips_both_ways_and_refuses_other_questions():
@@ -24,6 +24,6 @@ def test_table_puts_the_backbone_first_and_shows_the_paired_test():
     base = {"name": "base", **compare.accuracy([True, False])}
     other = {"name": "a", **compare.accuracy([True, True])}
     other["against"] = {"name": "base", **compare.compare({"1": True, "2": True}, {"1": True, "2": False})}
-    lines = document.markdown_table(run_results.table(sorted([other, base], key=lambda r: r["name"]))).splitlines()
+    lines = document.markdown_table(run_table.table(sorted([other, base], key=lambda r: r["name"]))).splitlines()
     assert "| base | 1 / 2 | 50.0% |" in "\n".join(lines)
     assert "+50.0%" in "\n".join(lines)

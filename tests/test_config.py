@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from east.run import config, validation
+from east.run import config, deepspeed_file, validation
 
 ROOT = Path(__file__).parent.parent
 FILES = [p for p in sorted((ROOT / "configs").rglob("*.yaml")) if not p.stem.startswith("study_")]
@@ -16,7 +16,7 @@ MINIMAL = {"run": "runs/x", "model": {"path": "m"}}
 def test_every_shipped_run_file_loads(path):
     found = config.load(path, [] if path.stem != "paper" else ["run=runs/x", "model.path=m"])
     assert config.parse(__import__("yaml").safe_load(config.to_yaml(found))) == found
-    assert config.read_zero(str(ROOT / found.train.deepspeed))["stage"] in range(4)
+    assert deepspeed_file.read(found.train.deepspeed)["stage"] in range(4)
 
 
 def test_twelve_paper_files_hold_the_papers_settings():
@@ -95,10 +95,10 @@ def test_bases_in_a_circle_stop(tmp_path):
 
 def test_deepspeed_files_hold_zero_keys_only(tmp_path):
     for path in (ROOT / "ds_configs").glob("*.json"):
-        assert config.read_zero(str(path))["stage"] in range(4)
+        assert deepspeed_file.read(str(path))["stage"] in range(4)
     (tmp_path / "two.json").write_text('{"zero_optimization": {"stage": 1}, "train_batch_size": 4}')
     with pytest.raises(ValueError, match="belong to the run file"):
-        config.read_zero(str(tmp_path / "two.json"))
+        deepspeed_file.read(str(tmp_path / "two.json"))
 
 
 def test_readme_lists_every_key_with_its_default():
@@ -138,7 +138,7 @@ def test_zero_stage_is_0_to_3(tmp_path):
     for stage in ("7", '"x"', "null"):
         (tmp_path / "z.json").write_text(f'{{"zero_optimization": {{"stage": {stage}}}}}')
         with pytest.raises(ValueError, match=r"z.json: found zero_optimization.stage .*, expected 0, 1, 2 or 3"):
-            config.read_zero(str(tmp_path / "z.json"))
+            deepspeed_file.read(str(tmp_path / "z.json"))
 
 
 def test_release_files_select_the_releases_side_of_every_choice():

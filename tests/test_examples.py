@@ -9,8 +9,8 @@ import pytest
 from east.data import examples
 from east.data.indexed_dataset import IndexedDataset, Writer
 from east.run import config
-from east.run.artifacts import writing
 from east.run.config import Examples
+from tests.stages import folder_of
 
 
 def graded(question="q", clusters=(0, 0, 1, 1, 1, 2), right=(0,), sources=None, match=None):
@@ -96,12 +96,12 @@ def built(folder, loss="kto", questions=5, **rules):
             "tokens": [[100 + 10 * q + s, 2] for s in range(4)], "finish_reason": ["stop"] * 4,
         }  # fmt: skip
         rows.append((drawn, graded(f"q{q}", clusters=(0, 0, 1, 1))))
-    with writing(folder, "dataset", {}, {}) as (scratch, summary):
+    with folder_of("dataset", folder, {}, {}).writing() as (scratch, summary):
         writer = Writer(scratch, vocabulary=300)
         ids, counts = examples.build(writer, loss, rules, rows)
         writer.close(ids, examples.mismatched_pairs(writer, rules) if loss == "kto" else None)
         summary.update(counts, vocabulary=300)
-    return IndexedDataset(folder)
+    return IndexedDataset(folder_of("dataset", folder))
 
 
 def test_mismatched_pairs_are_another_questions_response(tmp_path):

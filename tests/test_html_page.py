@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from east.commands import report
-from east.report import explorer, html_page, weights_by_question
+from east.report import compose, explorer, html_page, weights_by_question
 from east.run import config, files
 from tests import conftest, made_study
 
@@ -116,7 +115,7 @@ def made(tmp_path_factory):
     made_study.write_round(folder, *made_study.made_rows(90, 12, rng, hostile=True))
     made_study.write_weights(folder, "sft", [("uniform", 1.0), ("entropy", 1.0), ("accuracy", 1.0)])
     weights = sorted((folder / "weights" / "sft").iterdir())
-    packed = report.packed("run", folder / "graded", folder / "samples", weights, explorer.BUDGET)
+    packed = compose.packed("run", folder / "graded", folder / "samples", weights, explorer.BUDGET)
     path = folder / "report.html"
     files.write_text(path, html_page.page("A </title><script>window.pwned=9</script> run", [], [packed]))
     columns = {c.strategy: c.weights for c in map(weights_by_question.read, weights)}
@@ -237,7 +236,7 @@ def two_sets(tmp_path_factory):
         rows, responses, asked = made_study.made_rows(70, 8, np.random.default_rng(1), hostile=False)
         rows = [{**row, "question": f"{name}/{k}"} for k, row in enumerate(rows)]
         made_study.write_round(folder, rows, responses, asked)
-        sets.append(report.packed(name, folder / "graded", folder / "samples", [], explorer.BUDGET))
+        sets.append(compose.packed(name, folder / "graded", folder / "samples", [], explorer.BUDGET))
     path = tmp_path_factory.mktemp("two") / "report.html"
     files.write_text(path, html_page.page("two", [], sets))
     return path
@@ -308,7 +307,7 @@ def test_7500_questions_of_128_responses_are_pleasant(browser, tmp_path):
     made_study.write_weights(folder, "sft", [("entropy", 1.0), ("accuracy", 1.0)])
     weights = sorted((folder / "weights" / "sft").iterdir())
     start = time.monotonic()
-    packed = report.packed("run", folder / "graded", folder / "samples", weights, 6_000_000)
+    packed = compose.packed("run", folder / "graded", folder / "samples", weights, 6_000_000)
     files.write_text(folder / "report.html", html_page.page("run", [], [packed]))
     built = time.monotonic() - start
     size = (folder / "report.html").stat().st_size / 1e6

@@ -8,12 +8,12 @@ import pytest
 
 from east.data import indexed_dataset
 from east.data.indexed_dataset import IndexedDataset, Writer
-from east.run import artifacts
+from tests.stages import folder_of
 
 
 def write(folder, rows, vocabulary=100):
     """Rows of (prompt, completions); one SFT example per completion."""
-    with artifacts.writing(folder, "dataset", {"made": "here"}, {}) as (scratch, summary):
+    with folder_of("dataset", folder, {"made": "here"}, {}).writing() as (scratch, summary):
         writer = Writer(scratch, vocabulary)
         for question, (prompt, completions) in enumerate(rows):
             segment = writer.segment(prompt)
@@ -28,7 +28,7 @@ def write(folder, rows, vocabulary=100):
 def test_round_trip_and_width(tmp_path, vocabulary, width):
     top = vocabulary - 1
     folder = write(tmp_path / "d", [([1, 2, top], [[3], [4, top]]), ([5], [[6, 7]])], vocabulary)
-    found = IndexedDataset(folder, verify=True)
+    found = IndexedDataset(folder_of("dataset", folder), verify=True)
     assert [found.prompt(r).tolist() for r in range(3)] == [[1, 2, top], [1, 2, top], [5]]
     assert [found.completion(r).tolist() for r in range(3)] == [[3], [4, top], [6, 7]]
     assert (folder / "tokens.bin").stat().st_size == width * 9, "the shared prompt is stored once"
@@ -53,7 +53,7 @@ def test_blocks_and_rows_read_while_writing(tmp_path, monkeypatch):
     """Blocks of 4 tokens: segments that fill, cross and exceed one; rows are read and added in between."""
     monkeypatch.setattr(indexed_dataset, "BLOCK_TOKENS", 4)
     parts = [[1, 2], [3, 4], [5, 6, 7], [8, 9], list(range(10, 20)), [20]]
-    with artifacts.writing(tmp_path / "d", "dataset", {}, {}) as (scratch, summary):
+    with folder_of("dataset", tmp_path / "d", {}, {}).writing() as (scratch, summary):
         writer = Writer(scratch, 100)
         own = np.array(parts[0])
         stored = [writer.segment(own)] + [writer.segment(part) for part in parts[1:]]
@@ -69,7 +69,7 @@ def test_blocks_and_rows_read_while_writing(tmp_path, monkeypatch):
         assert writer.sequence(stored[0], stored[5], 0, 1) == 6
         writer.close(["a", "b", "c"])
         summary["vocabulary"] = 100
-    found = IndexedDataset(tmp_path / "d", verify=True)
+    found = IndexedDataset(folder_of("dataset", tmp_path / "d"), verify=True)
     rows = [(0, 1), (2, 3), (4, 5), (0, 3), (2, 5), (4, 1), (0, 5)]
     assert [(found.prompt(r).tolist(), found.completion(r).tolist()) for r in range(7)] == [
         (parts[p], parts[c]) for p, c in rows
@@ -90,7 +90,7 @@ def test_tables_are_numpys_own_files(tmp_path):
 
 
 def test_a_full_disk_is_one_line(tmp_path):
-    made = artifacts.writing(tmp_path / "d", "dataset", {}, {})
+    made = folder_of("dataset", tmp_path / "d", {}, {}).writing()
     with pytest.raises(ValueError, match="cannot write .No space left"), made as (scratch, _):
         (scratch / "tokens.bin").symlink_to("/dev/full")
         writer = Writer(scratch, 100)
@@ -100,14 +100,14 @@ def test_a_full_disk_is_one_line(tmp_path):
 
 @pytest.mark.parametrize("part", ["prompt", "completion"])
 def test_sequences_past_the_end_are_refused(tmp_path, part):
-    with artifacts.writing(tmp_path / "d", "dataset", {}, {}) as (scratch, summary):
+    with folder_of("dataset", tmp_path / "d", {}, {}).writing() as (scratch, summary):
         writer = Writer(scratch, 100)
         inside, outside = writer.segment([1, 2]), (1, 2)
         writer.sequence(*((outside, inside) if part == "prompt" else (inside, outside)), 0, 0)
         writer.close([])
         summary["vocabulary"] = 100
     with pytest.raises(ValueError, match=r"sequences point past the end of tokens.bin; delete"):
-        IndexedDataset(tmp_path / "d")
+        IndexedDataset(folder_of("dataset", tmp_path / "d"))
 
 
 def test_truncated_file_is_named(tmp_path):
@@ -115,45 +115,45 @@ def test_truncated_file_is_named(tmp_path):
     with (folder / "tokens.bin").open("r+b") as file:
         file.truncate(4)
     with pytest.raises(ValueError, match=r"tokens.bin: found 4 bytes, expected 6 bytes; delete"):
-        IndexedDataset(folder)
+        IndexedDataset(folder_of("dataset", folder))
 
 
 def test_changed_byte_is_found_by_the_checksum(tmp_path):
     folder = write(tmp_path / "d", [([1, 2], [[3]])])
     with (folder / "tokens.bin").open("r+b") as file:
         file.write(b"\x07")
-    IndexedDataset(folder)
+    IndexedDataset(folder_of("dataset", folder))
     with pytest.raises(ValueError, match="tokens.bin: content differs from its manifest"):
-        IndexedDataset(folder, verify=True)
+        IndexedDataset(folder_of("dataset", folder), verify=True)
 
 
 def test_foreign_and_incomplete_folders_are_refused(tmp_path):
     with pytest.raises(ValueError, match="does not exist; make it with"):
-        IndexedDataset(tmp_path / "none", {})
+        IndexedDataset(folder_of("dataset", tmp_path / "none"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="is incomplete"):
-        IndexedDataset(tmp_path / "empty")
-    with artifacts.writing(tmp_path / "other", "graded", {}, {}):
+        IndexedDataset(folder_of("dataset", tmp_path / "empty"))
+    with folder_of("graded", tmp_path / "other", {}, {}).writing():
         pass
     with pytest.raises(ValueError, match="found kind 'graded', format 1; expected 'dataset'"):
-        IndexedDataset(tmp_path / "other")
+        IndexedDataset(folder_of("dataset", tmp_path / "other"))
     (tmp_path / "other" / "manifest.json").write_text("{}")
     with pytest.raises(ValueError, match="not a manifest"):
-        IndexedDataset(tmp_path / "other")
+        IndexedDataset(folder_of("dataset", tmp_path / "other"))
 
 
 def test_a_column_of_another_dataset_is_refused(tmp_path):
-    found = IndexedDataset(write(tmp_path / "d", [([1, 2], [[3]])]))
-    with artifacts.writing(tmp_path / "w", "weights", {}, {"dataset": "elsewhere"}) as (scratch, _):
+    found = IndexedDataset(folder_of("dataset", write(tmp_path / "d", [([1, 2], [[3]])])))
+    with folder_of("weights", tmp_path / "w", {}, {"dataset": "elsewhere"}).writing() as (scratch, _):
         np.save(scratch / "weights.npy", np.ones(1))
-    with pytest.raises(ValueError, match="belongs to dataset elsewhere, found"):
-        found.column(tmp_path / "w", "weights", "weights", 1, "make it")
+    with pytest.raises(ValueError, match='dataset: found "elsewhere", expected "'):
+        found.column(folder_of("weights", tmp_path / "w"), "weights", 1)
 
 
 def test_a_million_sequences_open_at_once_and_are_read_at_random(tmp_path):
     """250,000 questions with 4 responses of one shared content: open well under a second, O(1) access."""
     questions = 250_000
-    with artifacts.writing(tmp_path / "big", "dataset", {}, {}) as (scratch, summary):
+    with folder_of("dataset", tmp_path / "big", {}, {}).writing() as (scratch, summary):
         writer = Writer(scratch, 100)
         prompt, completion = writer.segment(range(50)), writer.segment(range(50, 90))
         for question in range(questions):
@@ -162,7 +162,7 @@ def test_a_million_sequences_open_at_once_and_are_read_at_random(tmp_path):
         writer.close([])
         summary["vocabulary"] = 100
     began = time.perf_counter()
-    found = IndexedDataset(tmp_path / "big")
+    found = IndexedDataset(folder_of("dataset", tmp_path / "big"))
     opened = time.perf_counter() - began
     assert len(found) == 4 * questions and opened < 0.5, f"opening took {opened:.3f} s"
     rows = np.random.default_rng(0).integers(0, len(found), 20_000)

@@ -8,12 +8,13 @@ import peft
 import pytest
 import torch
 
+from east.data import training_data
 from east.data.indexed_dataset import IndexedDataset, Writer
-from east.run import artifacts
 from east.run.config import Loss, Train
 from east.training import losses, objective
 from east.training.logprobs import CompletionLogprobs
 from east.training.packing import pack
+from tests.stages import folder_of
 from tests.yardstick import VOCABULARY, gradients, random_sequences, relative_distance, tiny_llama
 
 F64 = torch.float64
@@ -316,9 +317,9 @@ def test_kto_equals_trl(preferences, tmp_path, labels, reference_seed):
 LABELS = [True, False, False, True]
 
 
-def stored(folder, loss: str, prompts: list, completions: list, others: list) -> objective.Data:
+def stored(folder, loss: str, prompts: list, completions: list, others: list) -> training_data.Data:
     """Four examples as `train.py` reads them, weights 1; `others`: rejected responses, or KTO's mates."""
-    with artifacts.writing(folder, "dataset", {}, {}) as (scratch, summary):
+    with folder_of("dataset", folder, {}, {}).writing() as (scratch, summary):
         writer, pairs = Writer(scratch, VOCABULARY), []
         for q, (prompt, completion, other) in enumerate(zip(prompts, completions, others, strict=True)):
             segment = writer.segment(prompt)
@@ -327,10 +328,10 @@ def stored(folder, loss: str, prompts: list, completions: list, others: list) ->
             pairs.append(second)
         writer.close(list("abcd"), np.array([pairs]) if loss == "kto" else None)
         summary["vocabulary"] = VOCABULARY
-    tokens = IndexedDataset(folder)
+    tokens = IndexedDataset(folder_of("dataset", folder))
     rows = range(len(tokens.sequences))
     column = reference_sums([tokens.prompt(r) for r in rows], [tokens.completion(r) for r in rows], seed=6)
-    return objective.Data(tokens, np.ones(4), np.arange(4), column.double().numpy(), {})
+    return training_data.Data(tokens, np.ones(4), np.arange(4), column.double().numpy(), {})
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,12 @@ import transformers
 import train
 from east import models
 from east.__main__ import main
-from east.commands import stages
 from east.evaluation import run_results
 from east.run import artifacts, config
 from east.toy import arithmetic
 from east.toy.tiny_model import make_tiny_model
 from east.training import metrics
-from tests import conftest
+from tests import conftest, stages
 from tests.conftest import ROOT, command, prepare, run_file, settings
 
 
@@ -137,8 +136,8 @@ def test_imported_responses_do_not_overwrite_drawn_ones(rounds, tmp_path):
         (copy / name).write_bytes((found.folder_of("samples") / name).read_bytes())
     conftest.write_responses(tmp_path / "responses.jsonl")
     values = settings(tmp_path, Path(found.model.path))
-    with pytest.raises(ValueError, match="was begun from something else"):
-        stages.run_grade(config.parse(values))
+    with pytest.raises(ValueError, match="was made from something else"):
+        stages.run("grade", config.parse(values))
     assert (copy / "responses.jsonl").stat().st_size > 0
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from east.checks import preflight
 from east.data import indexed_dataset
-from east.run import artifacts, config
+from east.run import config
 from tests.conftest import ROOT, prepare, settings
+from tests.stages import folder_of
 
 
 @pytest.fixture(scope="module", params=["sft", "dpo", "kto"])
@@ -26,9 +27,9 @@ def dpo(tmp_path, tiny_model) -> config.Config:
 
 def rewrite(folder: Path, change) -> None:
     """Change files of a complete folder, and its manifest to match: only what it holds is wrong."""
-    made = artifacts.read(folder, indexed_dataset.KIND, "index")
+    made = folder_of("dataset", folder).open()
     change(folder)
-    artifacts.complete(folder, made.kind, made.config, made.inputs, made.summary)
+    folder_of("dataset", folder, made.config, made.inputs).finish(made.summary)
 
 
 def test_every_token_is_held_to_the_samples(prepared, tiny_model, capsys):
@@ -36,10 +37,10 @@ def test_every_token_is_held_to_the_samples(prepared, tiny_model, capsys):
     found = config.parse(settings(tmp, tiny_model, loss={"name": loss}))
     preflight.run(found)
     printed = capsys.readouterr().out
-    count = len(indexed_dataset.IndexedDataset(found.folder_of("dataset")).sequences)
+    count = len(indexed_dataset.IndexedDataset(folder_of("dataset", found.folder_of("dataset"))).sequences)
     assert f"prompts and completions of all {count} sequences are those of" in printed
     assert "3 per epoch, 6 in all" in printed or loss != "dpo"  # 20 examples in batches of 8, twice
-    assert ("mean logprob per token" in printed) == (loss != "sft")
+    assert ("mean log-probability per token" in printed) == (loss != "sft")
 
 
 def test_what_is_missing_is_named_with_its_command(dpo, capsys):

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 import train
-from east.commands import stages
 from east.data.indexed_dataset import IndexedDataset
-from east.run import artifacts, config, files
+from east.run import config, files
 from east.training import metrics, reference
+from tests import stages
+from tests.stages import folder_of
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 pytestmark = pytest.mark.skipif(not DATA.exists(), reason="needs the shared data folder beside the checkout")
@@ -47,17 +48,17 @@ def run(tmp: Path, model: Path, loss: str, **grading: str) -> config.Config:
 @pytest.mark.parametrize("loss", ["sft", "dpo", "kto"])
 def test_real_responses_train_a_model(real, tiny_model, loss):
     found = run(real, tiny_model, loss)
-    stages.run_grade(found)
-    stages.run_index(found)
-    stages.run_weigh(found)
+    stages.run("grade", found)
+    stages.run("index", found)
+    stages.run("weigh", found)
     reference.run(found)
     train.train(found)
     rows = metrics.read(found.folder_of("train"))
-    dataset = IndexedDataset(found.folder_of("dataset"), verify=True)
+    dataset = IndexedDataset(folder_of("dataset", found.folder_of("dataset")), verify=True)
     assert len(rows) == min(2, -(-len(dataset) // 16)) and all(np.isfinite(row["loss"]) for row in rows)
     weights = np.load(found.folder_of("weights") / "weights.npy")
     assert weights.mean() == pytest.approx(1, abs=1e-12) and len(weights) == len(dataset)
-    graded = artifacts.read(found.folder_of("graded"), stages.GRADED, "grade").summary
+    graded = folder_of("graded", found.folder_of("graded")).open().summary
     theirs = [json.loads(line)["accuracy"] for line in (DATA / "math_cot_100_entropy_reference.jsonl").open()]
     assert graded["responses"] == 800
     assert graded["accuracy"] == pytest.approx(np.mean(theirs), abs=0.01), "another grader's verdicts, within 1 %"
@@ -66,7 +67,7 @@ def test_real_responses_train_a_model(real, tiny_model, loss):
 def test_string_clusters_are_those_of_the_reference_table(real, tiny_model):
     """By equal normalised strings, as the authors' release: k and entropy of all 100 questions."""
     found = run(real, tiny_model, "sft", clusters="qwen-string")
-    stages.run_grade(found)
+    stages.run("grade", found)
     ours = {r["question"]: r for r in files.read_jsonl(found.folder_of("graded") / "questions.jsonl")}
     theirs = [json.loads(line) for line in (DATA / "math_cot_100_entropy_reference.jsonl").open()]
     assert len(theirs) == len(ours) == 100

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 import train
-from east.data import training_data
 from east.data.indexed_dataset import IndexedDataset
-from east.run import artifacts, config
+from east.run import config
 from east.training import reference, reference_cache
 from east.training.logprobs import CompletionLogprobs
 from tests.conftest import ROOT, command, losses, prepare, run_file, settings
+from tests.stages import folder_of
 from tests.test_indexed_dataset import write
 
 
@@ -34,8 +34,8 @@ def remake(tmp: Path, model: Path, **changes) -> config.Config:
 
 def test_keys_tell_tokens_and_boundary_apart(tmp_path):
     """[1 2 | 3] and [1 | 2 3] hold the same tokens; the same sequence in another dataset has the same key."""
-    first = IndexedDataset(write(tmp_path / "a", [([1, 2], [[3], [4]]), ([1], [[2, 3]])])).keys()
-    second = IndexedDataset(write(tmp_path / "b", [([9], [[9]]), ([1, 2], [[4]])])).keys()
+    first = IndexedDataset(folder_of("dataset", write(tmp_path / "a", [([1, 2], [[3], [4]]), ([1], [[2, 3]])]))).keys()
+    second = IndexedDataset(folder_of("dataset", write(tmp_path / "b", [([9], [[9]]), ([1, 2], [[4]])]))).keys()
     assert first.shape == (3, 2) and len(np.unique(first, axis=0)) == 3
     assert (second[1] == first[1]).all() and not (second[0] == first).all(axis=1).any()
 
@@ -70,7 +70,7 @@ def test_passes_hold_a_prompt_once_and_longest_groups_come_first(tmp_path):
     """Groups: prompt 4 + completions 1, 6 (longest 10); prompt 2 + completions 3, 3, 3 (5); prompt 1 + 20 (21).
     In passes of 11 tokens: 21 alone; 4 + 1 + 6 = 11; 2 + 3 + 3 + 3 = 11."""
     rows = [([1] * 4, [[2], [2] * 6]), ([3] * 2, [[4] * 3, [5] * 3, [6] * 3]), ([7], [[8] * 20])]
-    dataset = IndexedDataset(write(tmp_path / "d", rows))
+    dataset = IndexedDataset(folder_of("dataset", write(tmp_path / "d", rows)))
     assert [r.tolist() for r in reference.runs(dataset, np.arange(6), 11)] == [[5], [0, 1], [2, 3, 4]]
     assert [r.tolist() for r in reference.runs(dataset, np.arange(6), 10)] == [[5], [0], [1], [2, 3], [4]]
     assert reference.runs(dataset, np.array([2, 4]), 10)[0].tolist() == [2, 4]
@@ -81,7 +81,7 @@ def test_ranks_score_every_row_once_and_equal_numbers_of_tokens(tmp_path, monkey
     monkeypatch.setattr(reference, "TOKENS", 500)
     rng = np.random.default_rng(0)
     rows = [([q % 90] * 5, [[1] * int(n) for n in rng.integers(1, 200, 4)]) for q in range(80)]
-    dataset = IndexedDataset(write(tmp_path / "d", rows))
+    dataset = IndexedDataset(folder_of("dataset", write(tmp_path / "d", rows)))
     lengths = dataset.sequences["prompt_length"] + dataset.sequences["completion_length"]
     shares = [reference.share(dataset, np.arange(320), rank, 4) for rank in range(4)]
     assert sorted(np.concatenate([r for passes in shares for r in passes])) == list(range(320))
@@ -118,7 +118,7 @@ def test_kto_after_dpo_scores_what_dpo_has_not(tmp_path, tiny_model, capsys):
 
 
 def keys_of(found: config.Config) -> np.ndarray:
-    return IndexedDataset(found.folder_of("dataset")).keys()
+    return IndexedDataset(folder_of("dataset", found.folder_of("dataset"))).keys()
 
 
 def assert_as_from_scratch(tmp: Path, model: Path, found: config.Config, **changes) -> None:
@@ -126,7 +126,7 @@ def assert_as_from_scratch(tmp: Path, model: Path, found: config.Config, **chang
     before = column_of(found)
     shutil.rmtree(found.folder_of("scores"))
     remake(tmp, model, **changes)
-    lengths = IndexedDataset(found.folder_of("dataset")).sequences["completion_length"]
+    lengths = IndexedDataset(folder_of("dataset", found.folder_of("dataset"))).sequences["completion_length"]
     assert list(found.folder_of("scores").rglob("*.bin")), "nothing was scored again"
     assert (np.abs(column_of(found) - before) / lengths).max() < 1e-4
 
@@ -210,8 +210,8 @@ def test_a_log_probability_that_is_not_finite_stops_the_stage(tmp_path, tiny_mod
 
 def write_column(found: config.Config, folder: Path, values: np.ndarray) -> Path:
     """A reference folder whose manifest claims the model and dataset of the run; the numbers are `values`."""
-    made = artifacts.read(found.folder_of("reference"), training_data.REFERENCE, "reference")
-    with artifacts.writing(folder, training_data.REFERENCE, made.config, made.inputs) as (scratch, _):
+    made = folder_of("reference", found.folder_of("reference")).open()
+    with folder_of("reference", folder, made.config, made.inputs).writing() as (scratch, _):
         np.save(scratch / "logprobs.npy", values)
     return folder
 
@@ -230,7 +230,7 @@ def test_a_column_of_another_model_is_found_by_scoring_again(tmp_path, tiny_mode
         train.train(fresh)
     plan = found.folder_of("train") / "plan.json"
     began = json.loads(plan.read_text())
-    began["inputs"]["reference"] = artifacts.read(wrong, training_data.REFERENCE, "reference").fingerprint
+    began["inputs"]["reference"] = folder_of("reference", wrong).open().fingerprint
     plan.write_text(json.dumps(began))
     shutil.rmtree(found.folder_of("train") / "final")
     with pytest.raises(ValueError, match="scored again differ by"):
@@ -268,7 +268,7 @@ def two_ranks(tmp_path_factory, tiny_model) -> tuple[Path, config.Config, Any]:
 def test_two_ranks_score_what_one_scores(two_ranks):
     tmp, found, _ = two_ranks
     alone, right = (np.load(tmp / name / "logprobs.npy") for name in ("alone", "right"))
-    lengths = IndexedDataset(found.folder_of("dataset")).sequences["completion_length"]
+    lengths = IndexedDataset(folder_of("dataset", found.folder_of("dataset"))).sequences["completion_length"]
     assert (np.abs(right - alone) / lengths).max() < 1e-4
     files = list(found.folder_of("scores").glob("*/*.bin"))
     assert len(files) == 2 and sum(f.stat().st_size for f in files) == len(alone) * reference_cache.RECORD.itemsize

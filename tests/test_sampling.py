@@ -19,11 +19,12 @@ import yaml
 
 from east import models, tasks
 from east.data import examples
-from east.run import artifacts
 from east.run.config import Task
-from east.sampling import samples
+from east.sampling.draw import question_seed
+from east.sampling.journal import Journal
 from east.toy import arithmetic
 from tests import drawing
+from tests.stages import folder_of
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data"
@@ -33,7 +34,7 @@ DATA = ROOT.parent / "shared" / "data"
 def whole(model_folder, asked, tmp_path_factory):
     """An undisturbed folder with n=5."""
     folder = tmp_path_factory.mktemp("run") / "samples"
-    samples.draw(folder, *asked, model_folder, drawing.settings(n=5))
+    drawing.draw(folder, *asked, model_folder, drawing.settings(n=5))
     return folder
 
 
@@ -42,7 +43,7 @@ def contents(folder, but=()):
 
 
 def test_every_question_comes_back_in_order(whole, asked, model_folder):
-    rows = list(samples.read(whole))
+    rows = list(drawing.read(whole))
     assert [row["question"] for row in rows] == [question["id"] for question in asked[0]]
     assert [row["prompt_tokens"] for row in rows] == [ids for _, ids in asked[1]]
     assert [row["gold"] for row in rows] == [question["gold"] for question in asked[0]]
@@ -53,8 +54,8 @@ def test_every_question_comes_back_in_order(whole, asked, model_folder):
 
 
 def test_summary_counts_what_is_there(whole):
-    rows = list(samples.read(whole))
-    summary = artifacts.read(whole, samples.KIND, samples.MAKE).summary
+    rows = list(drawing.read(whole))
+    summary = folder_of("samples", whole).open().summary
     assert summary["n"] == 5 and summary["questions"] == 12 and summary["responses"] == 60
     assert summary["tokens"] == sum(len(tokens) for row in rows for tokens in row["tokens"])
     assert summary["truncated"] == sum(row["finish_reason"].count("length") for row in rows)
@@ -63,23 +64,23 @@ def test_summary_counts_what_is_there(whole):
 
 def test_top_up_keeps_the_first_and_equals_n_from_the_start(whole, asked, model_folder, tmp_path):
     """n = 2, then n = 5: the same responses as n = 5 at once; the first two are read as before."""
-    samples.draw(tmp_path / "s", *asked, model_folder, drawing.settings(n=2))
-    before = list(samples.read(tmp_path / "s"))
-    samples.draw(tmp_path / "s", *asked, model_folder, drawing.settings(n=5))
-    assert list(samples.read(tmp_path / "s")) == list(samples.read(whole))
-    assert list(samples.read(tmp_path / "s", 2)) == before and len(before[0]["tokens"]) == 2
+    drawing.draw(tmp_path / "s", *asked, model_folder, drawing.settings(n=2))
+    before = list(drawing.read(tmp_path / "s"))
+    drawing.draw(tmp_path / "s", *asked, model_folder, drawing.settings(n=5))
+    assert list(drawing.read(tmp_path / "s")) == list(drawing.read(whole))
+    assert list(drawing.read(tmp_path / "s", 2)) == before and len(before[0]["tokens"]) == 2
 
 
 def test_lower_n_is_there_already(whole, asked, model_folder):
     stamp = (whole / "manifest.json").stat().st_mtime_ns
-    assert samples.draw(whole, *asked, model_folder, drawing.settings(n=3)).summary["n"] == 5
+    assert drawing.draw(whole, *asked, model_folder, drawing.settings(n=3)).summary["n"] == 5
     assert (whole / "manifest.json").stat().st_mtime_ns == stamp
     with pytest.raises(ValueError, match="found n=5, expected 6; draw the others with `python sample.py"):
-        next(samples.read(whole, 6))
+        next(drawing.read(whole, 6))
 
 
 def test_settings_that_only_change_the_speed_may_change(whole, asked, model_folder):
-    assert samples.draw(whole, *asked, model_folder, drawing.settings(n=5, batch=3)).summary["n"] == 5
+    assert drawing.draw(whole, *asked, model_folder, drawing.settings(n=5, batch=3)).summary["n"] == 5
 
 
 def test_anything_else_stops_and_leaves_the_folder_alone(whole, asked, model_folder, tmp_path):
@@ -97,8 +98,8 @@ def test_anything_else_stops_and_leaves_the_folder_alone(whole, asked, model_fol
         (questions, other, {}, "model: found"),
         (golds, model_folder, {}, "questions: found"),
     ):
-        with pytest.raises(ValueError, match=f"begun from something else: {expected}"):
-            samples.draw(whole, rows, prompts, model, drawing.settings(**values))
+        with pytest.raises(ValueError, match=f"made from something else: {expected}"):
+            drawing.draw(whole, rows, prompts, model, drawing.settings(**values))
     assert contents(whole) == before
 
 
@@ -147,7 +148,7 @@ def test_torn_end_is_cut_off_and_drawn_again(whole, asked, model_folder, tmp_pat
     folder.mkdir()
     for name, data in contents(whole).items():
         (folder / name).write_bytes(data[: len(data) - lost] if name == "responses.jsonl" else data)
-    samples.draw(folder, *asked, model_folder, drawing.settings(n=5))
+    drawing.draw(folder, *asked, model_folder, drawing.settings(n=5))
     assert contents(folder) == contents(whole)
 
 
@@ -161,7 +162,7 @@ def test_broken_line_is_named(whole, asked, model_folder, tmp_path, line):
         lines = data.splitlines(keepends=True)
         (folder / name).write_bytes(b"".join([*lines[:2], line, *lines[3:]]) if name == "responses.jsonl" else data)
     with pytest.raises(ValueError, match=r"responses\.jsonl, line 3: not a line of responses; remove the line"):
-        samples.draw(folder, *asked, model_folder, drawing.settings(n=5))
+        drawing.draw(folder, *asked, model_folder, drawing.settings(n=5))
 
 
 def test_second_writer_is_refused(asked, model_folder, tmp_path):
@@ -169,7 +170,7 @@ def test_second_writer_is_refused(asked, model_folder, tmp_path):
     with (tmp_path / "samples" / "responses.jsonl").open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(ValueError, match="another process is drawing into it"):
-            samples.draw(tmp_path / "samples", *asked, model_folder, drawing.settings())
+            drawing.draw(tmp_path / "samples", *asked, model_folder, drawing.settings())
 
 
 def test_a_file_system_without_locks_is_one_clear_line(tmp_path, monkeypatch):
@@ -179,14 +180,14 @@ def test_a_file_system_without_locks_is_one_clear_line(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", refuses)
     with (
         pytest.raises(ValueError, match=r"its file system cannot lock files \(No locks available\); choose another"),
-        samples._locked(tmp_path / "responses.jsonl"),
+        Journal(tmp_path / "responses.jsonl", []).locked(),
     ):
         pass
 
 
 def test_full_disk_keeps_earlier_lines(asked, model_folder, tmp_path):
     """Files may grow to half of what is to come (as on a full disk): an error, complete lines stay; then on."""
-    samples.draw(tmp_path / "free", *asked, model_folder, drawing.settings(n=20))
+    drawing.draw(tmp_path / "free", *asked, model_folder, drawing.settings(n=20))
     expected = contents(tmp_path / "free")
     limit = len(expected["responses.jsonl"]) // 2
     assert limit > len(expected["questions.jsonl"])
@@ -226,19 +227,19 @@ def test_prompts_without_room_are_counted(asked, model_folder, tmp_path):
     limit = lengths[6]
     fitting = sum(length < limit for length in lengths)
     assert 0 < fitting < 12
-    manifest = samples.draw(tmp_path / "s", *asked, model_folder, drawing.settings(n=1, max_model_len=limit))
+    manifest = drawing.draw(tmp_path / "s", *asked, model_folder, drawing.settings(n=1, max_model_len=limit))
     assert manifest.summary["questions_left_out"] == {f"prompt of {limit} tokens or more": 12 - fitting}
-    assert len(list(samples.read(tmp_path / "s"))) == manifest.summary["questions"] == fitting
+    assert len(list(drawing.read(tmp_path / "s"))) == manifest.summary["questions"] == fitting
     with pytest.raises(ValueError, match="none of 12 prompts is shorter than the context of 5 tokens"):
-        samples.draw(tmp_path / "t", *asked, model_folder, drawing.settings(max_model_len=5))
+        drawing.draw(tmp_path / "t", *asked, model_folder, drawing.settings(max_model_len=5))
 
 
 def test_question_seed_is_stable_and_leaves_room():
     """The first 62 bits of SHA-256 of "0\\ngsm8k/train/0", whatever the process, platform or hash seed."""
     digest = hashlib.sha256(b"0\ngsm8k/train/0").hexdigest()
-    assert samples.question_seed(0, "gsm8k/train/0") == int(digest[:16], 16) // 4
-    assert samples.question_seed(1, "gsm8k/train/0") != samples.question_seed(0, "gsm8k/train/0")
-    seeds = [samples.question_seed(0, f"gsm8k/train/{i}") for i in range(8000)]
+    assert question_seed(0, "gsm8k/train/0") == int(digest[:16], 16) // 4
+    assert question_seed(1, "gsm8k/train/0") != question_seed(0, "gsm8k/train/0")
+    seeds = [question_seed(0, f"gsm8k/train/{i}") for i in range(8000)]
     assert max(seeds) + 10**9 < 2**63 - 1
     gaps = [b - a for a, b in zip(sorted(seeds), sorted(seeds)[1:], strict=False)]
     assert min(gaps) > 10**6  # no two questions share a seed of their samples
@@ -263,11 +264,11 @@ def test_imported_responses(asked, model_folder, tmp_path):
         {"question": b, "response": "half \ud83d end", "finish_reason": "stop"},
     ]
     source = write_rows(tmp_path / "rows.jsonl", rows)
-    summary = samples.import_responses(tmp_path / "s", source, questions, prompts, tokenizer).summary
+    summary = drawing.import_responses(tmp_path / "s", source, questions, prompts, tokenizer).summary
     assert summary["responses_left_out"] == {"unknown question": 1, "empty response": 1}
     assert summary["questions_left_out"] == {"no response": 10} and summary["finish_reason_assumed_stop"] == 1
     assert (summary["n"], summary["questions"], summary["responses"], summary["truncated"]) == (3, 2, 4, 1)
-    first, second = samples.read(tmp_path / "s")
+    first, second = drawing.read(tmp_path / "s")
     assert (first["question"], second["question"]) == (a, b)
     assert first["text"] == ["cut in the mid"] and first["sample"] == [0] and second["sample"] == [0, 1, 2]
     assert tokenizer.decode(first["tokens"][0]) == "cut in the mid"
@@ -276,12 +277,12 @@ def test_imported_responses(asked, model_folder, tmp_path):
         examples.check_tokens(row, bos=0, ends={tokenizer.eos_token_id}, stops=False)
         for tokens in row["tokens"]:
             assert not set(tokens[:-1]) & set(tokenizer.all_special_ids)
-    assert len(next(iter(samples.read(tmp_path / "s", 2)))["tokens"]) == 1
+    assert len(next(iter(drawing.read(tmp_path / "s", 2)))["tokens"]) == 1
     # the same file again is already there; another one is refused
-    samples.import_responses(tmp_path / "s", source, questions, prompts, tokenizer)
+    drawing.import_responses(tmp_path / "s", source, questions, prompts, tokenizer)
     write_rows(source, rows[:2])
     with pytest.raises(ValueError, match="made from something else: responses: found"):
-        samples.import_responses(tmp_path / "s", source, questions, prompts, tokenizer)
+        drawing.import_responses(tmp_path / "s", source, questions, prompts, tokenizer)
 
 
 @pytest.mark.parametrize(
@@ -296,7 +297,7 @@ def test_broken_import_names_file_and_line(asked, model_folder, tmp_path, line, 
     source = tmp_path / "rows.jsonl"
     source.write_text(json.dumps({"question": asked[0][0]["id"], "response": "1"}) + "\n" + line + "\n")
     with pytest.raises(ValueError, match=expected):
-        samples.import_responses(tmp_path / "s", source, *asked, models.load_tokenizer(model_folder))
+        drawing.import_responses(tmp_path / "s", source, *asked, models.load_tokenizer(model_folder))
     assert not (tmp_path / "s").exists()
 
 
@@ -314,9 +315,9 @@ def test_real_responses_are_imported(model_folder, tmp_path):
     rows = [{"question": row["idx"], "response": text} for row in real for text in row["code"]]
     tokenizer = models.load_tokenizer(model_folder)
     source = write_rows(tmp_path / "r.jsonl", rows)
-    manifest = samples.import_responses(tmp_path / "s", source, questions, prompts, tokenizer)
+    manifest = drawing.import_responses(tmp_path / "s", source, questions, prompts, tokenizer)
     assert manifest.summary["responses"] == 800 and manifest.summary["n"] == 8
-    for row, found in zip(real, samples.read(tmp_path / "s"), strict=True):
+    for row, found in zip(real, drawing.read(tmp_path / "s"), strict=True):
         assert found["text"] == row["code"]
         assert tokenizer.batch_decode(found["tokens"], skip_special_tokens=True) == row["code"]
 
@@ -347,10 +348,10 @@ def test_sentencepiece_model_passes_through(tmp_path):
     for question, (text, ids) in zip(questions, prompts, strict=True):
         assert text == f"{task.system_prompt} {question['question']}"
         assert ids == [1, *plain.encode(text)]
-    samples.draw(tmp_path / "s", questions, prompts, folder, drawing.settings(n=6))
+    drawing.draw(tmp_path / "s", questions, prompts, folder, drawing.settings(n=6))
     ends = models.end_tokens(folder, tokenizer)
     reasons = set()
-    for row in samples.read(tmp_path / "s"):
+    for row in drawing.read(tmp_path / "s"):
         examples.check_tokens(row, bos=1, ends=set(ends), stops=False)
         reasons |= set(row["finish_reason"])
         for tokens, text in zip(row["tokens"], row["text"], strict=True):

@@ -14,9 +14,8 @@ from east import __main__ as east_main
 from east import models
 from east.checks import plain_trainer, split_invariance
 from east.checks.split_invariance import TOLERANCE, Split, curve_error, found_curve, found_gradient, gradient_error
-from east.commands import stages
 from east.data import indexed_dataset
-from east.run import artifacts, config
+from east.run import config, pipeline
 from east.toy import arithmetic
 from east.toy.tiny_model import make_tiny_model  # fmt: skip
 from east.training import reference
@@ -44,8 +43,8 @@ def write_run(found, base) -> None:
     """Random examples: responses of 1 to 60 tokens, two to a question, weights over four orders of magnitude."""
     rng = np.random.default_rng(0)
     vocabulary, loss = models.vocabulary(base), found.loss.name
-    made = {"tokenizer": models.tokenizer_digest(models.load_tokenizer(base)), **found.dataset_settings}
-    with artifacts.writing(found.folder_of("dataset"), indexed_dataset.KIND, made, {}) as (out, summary):
+    dataset = pipeline.dataset(found, models.tokenizer_digest(models.load_tokenizer(base)))
+    with dataset.writing() as (out, summary):
         writer = indexed_dataset.Writer(out, vocabulary)
         prompts = [writer.segment(rng.integers(3, vocabulary, int(rng.integers(1, 30)))) for _ in range(EXAMPLES // 2)]
         lengths = np.exp(rng.uniform(0, np.log(60), (len(prompts), 4))).astype(int)
@@ -61,9 +60,8 @@ def write_run(found, base) -> None:
         ]
         writer.close([str(q) for q in range(len(prompts))], np.array(kl) if loss == "kto" else None)
         summary.update(vocabulary=vocabulary)
-    inputs = {"dataset": indexed_dataset.IndexedDataset(found.folder_of("dataset")).fingerprint}
     weights = np.exp(rng.normal(size=EXAMPLES) * 2.3)
-    with artifacts.writing(found.folder_of("weights"), stages.WEIGHTS, found.weighting.used, inputs) as (out, _):
+    with pipeline.weights(found, dataset.open().fingerprint).writing() as (out, _):
         np.save(out / "weights.npy", weights / weights.mean())
         np.save(out / "kept.npy", np.ones(EXAMPLES, dtype=bool))
 
@@ -157,13 +155,13 @@ def test_the_command(tmp_path, tiny_model, monkeypatch, capsys):
     trained in this process, which has the libraries loaded; two ranks are launched as the command does."""
     launch = split_invariance._launch
 
-    def launched(ranks, program, run):
+    def launched(ranks, verb, run):
         if ranks == 1:
             return train.train(run)
         with monkeypatch.context() as fresh:
             for name in GROUP:
                 fresh.delenv(name, raising=False)
-            return launch(ranks, program, run)
+            return launch(ranks, verb, run)
 
     monkeypatch.setattr(split_invariance, "_launch", launched)
     change = {"model": {"path": str(tiny_model), "lora": {"r": 4, "alpha": 4, "dropout": 0.5}},

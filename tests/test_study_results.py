@@ -7,9 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from east.commands import report
 from east.evaluation import significance
-from east.report import figures, study_text, weights_by_question
+from east.report import compose, figures, study_text, weights_by_question
 from east.run import config
 from east.study import results, study_file
 from east.study.ledger import Book
@@ -154,8 +153,8 @@ def panels(study):
     with pytest.MonkeyPatch.context() as patch:
         for kind in ("curves", "histograms"):
             patch.setattr(figures, kind, lambda panels, path: drawn.update({path.name: {p.title: p for p in panels}}))
-        patch.setattr(report, "write", lambda title, sections, sets, folder: drawn.update(sections=sections))
-        report.run_study(study[0])
+        patch.setattr(compose, "write", lambda title, sections, sets, folder: drawn.update(sections=sections))
+        compose.report_study(study[0])
     return drawn
 
 
@@ -351,7 +350,7 @@ def test_broken_studies_end_in_one_line(study, tmp_path, change, message):
     if not (tmp_path / "cells").exists():
         (tmp_path / "cells").symlink_to(folder / "cells")
     with pytest.raises(ValueError, match=message) as error:
-        report.run_study(tmp_path)
+        compose.report_study(tmp_path)
     assert "\n" not in str(error.value)
 
 
@@ -363,7 +362,7 @@ def test_a_study_that_has_only_begun_is_reported(study, tmp_path):
         cell["status"] = "done" if cell["method"] == "backbone" else "waiting"
     (tmp_path / "study.json").write_text(json.dumps(begun))
     (tmp_path / "cells").symlink_to(folder / "cells")
-    report.run_study(tmp_path)
+    compose.report_study(tmp_path)
     text = (tmp_path / "report.md").read_text()
     assert "Cells: 6 done" in text and not (tmp_path / "figures").exists()
     assert "| easy | tiny | sft | EAST a = 1 | 0 |  |  |  |  |  |  | 50.0% |  |" in text
@@ -375,7 +374,7 @@ def test_before_the_first_cell_the_papers_numbers_stand_beside_an_empty_column(t
     and EAST: 60 rows. The authors print 2 x 2 backbones (each stands under three losses) and 2 x 2 x 3 x 2 others."""
     study = study_file.load(str(ROOT / "configs" / "study_llama.yaml"), [f"folder={tmp_path}"])
     Book(study, study_file.expand(study))
-    report.run_study(tmp_path)
+    compose.report_study(tmp_path)
     rows = results.table1(results.read(tmp_path), tmp_path)
     assert len(rows) == 2 * 2 * 3 * 5 and all(row.accuracies == [] for row in rows)
     assert sum(row.paper is not None for row in rows) == 2 * 2 * 3 * 3
@@ -399,4 +398,4 @@ def test_names_with_dollars_and_underscores_are_drawn_as_they_are(tmp_path):
 
 def test_no_study_and_no_config_say_what_to_give(tmp_path):
     with pytest.raises(ValueError, match="no such file; run `python -m east study"):
-        report.run_study(tmp_path)
+        compose.report_study(tmp_path)

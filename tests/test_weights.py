@@ -5,10 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from east.commands import stages
-from east.run import artifacts, config
+from east.run import config
 from east.weighting import weights
+from tests import stages
 from tests.conftest import prepare, settings
+from tests.stages import folder_of
 
 
 def test_power_by_hand():
@@ -146,12 +147,12 @@ def test_weigh_with_auto_and_an_estimator_records_the_exponent(tiny_model, tmp_p
     for change in ({"a": "auto", "min_ess": 0.7}, {"a": "auto", "min_ess": 0.7, "entropy": "chao_wang_jost"}):
         found = config.parse(settings(tmp_path, tiny_model, weighting=change))
         capsys.readouterr()
-        stages.run_weigh(found)
-        made = artifacts.read(found.folder_of("weights"), stages.WEIGHTS, "")
+        stages.run("weigh", found)
+        made = folder_of("weights", found.folder_of("weights")).open()
         assert found.label in ("sft-entropy-power-auto-0.7", "sft-entropy-chao_wang_jost-power-auto-0.7")
         assert made.summary["effective_share"] == pytest.approx(0.7, abs=1e-9) and 0 < made.summary["a"] < 10
         assert f"    a: {made.summary['a']:.4g}\n" in capsys.readouterr().out
         fixed = config.parse(settings(tmp_path, tiny_model, weighting={**change, "a": made.summary["a"]}))
-        stages.run_weigh(fixed)
+        stages.run("weigh", fixed)
         columns = [np.load(c.folder_of("weights") / "weights.npy") for c in (found, fixed)]
         assert columns[0].mean() == pytest.approx(1) and np.array_equal(*columns)

@@ -1,11 +1,12 @@
-"""The trainer that nobody would doubt, to hold train.py to: `east check --split-invariance`.
+"""A simple reference trainer that train.py is compared with: `east check --split-invariance`.
 
 One sequence at a time through transformers' own forward with all its logits, autograd, torch's AdamW, one process;
-the equations once more, in float32.
+the equations once more, written independently of `training/losses.py`, in float32.
 """
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,9 +14,40 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from east import models
-from east.data import indexed_dataset
-from east.run.config import Config
+from east.data.indexed_dataset import IndexedDataset
+from east.run import pipeline
+from east.run.config import Config, Loss
+from east.run.loss_table import LOSSES
 from east.training import schedule
+
+
+class Example(NamedTuple):
+    """One example. sums, ratios: lp_policy and lp_policy - lp_reference of its response (of a pair: chosen, rejected).
+    length: tokens of its response, mean_length: their mean over the step."""
+
+    sums: Tensor
+    ratios: Tensor
+    length: int
+    mean_length: float
+    desirable: bool
+    z0: Tensor
+
+
+def _sft(e: Example, loss: Loss) -> Tensor:
+    return -e.sums[0] / {"example": e.length, "sum": 1, "token": e.mean_length}[loss.normalization]
+
+
+def _dpo(e: Example, loss: Loss) -> Tensor:
+    return -logsigmoid(loss.beta * (e.ratios[0] - e.ratios[1]))
+
+
+def _kto(e: Example, loss: Loss) -> Tensor:
+    if e.desirable:
+        return loss.lambda_desirable * torch.sigmoid(loss.beta * (e.z0 - e.ratios[0]))
+    return loss.lambda_undesirable * torch.sigmoid(loss.beta * (e.ratios[0] - e.z0))
+
+
+EQUATIONS: dict[str, Callable[[Example, Loss], Tensor]] = {"sft": _sft, "dpo": _dpo, "kto": _kto}
 
 
 def start(run: Config) -> Any:
@@ -28,10 +60,10 @@ def start(run: Config) -> Any:
 def train(run: Config, steps: int) -> tuple[dict[str, Tensor], list[float]]:
     """(gradient of the first step, losses of `steps` steps). Every example is trained."""
     t, device = run.train, torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    data = indexed_dataset.IndexedDataset(run.folder_of("dataset"))
+    data = IndexedDataset(pipeline.at("dataset", run.folder_of("dataset")))
     weights = np.load(run.folder_of("weights") / "weights.npy")
     column = np.zeros(len(data.sequences))
-    if run.loss.name != "sft":
+    if LOSSES[run.loss.name].needs_reference:
         column = np.load(run.folder_of("reference") / "logprobs.npy")
     policy = start(run).to(device)
     trained = {name: p for name, p in policy.named_parameters() if p.requires_grad}
@@ -55,7 +87,7 @@ def train(run: Config, steps: int) -> tuple[dict[str, Tensor], list[float]]:
 
 def _backward(run: Config, policy: Any, data: Any, weights: Any, column: Any, epoch: int, rows: Any) -> float:
     """Accumulate the gradient of one step, example by example; returns its loss."""
-    loss, examples = run.loss, data.examples[rows]
+    loss, kind, examples = run.loss, LOSSES[run.loss.name], data.examples[rows]
     lengths = data.sequences["completion_length"]
     z0 = mean_perplexity = torch.tensor(0.0)
 
@@ -65,27 +97,21 @@ def _backward(run: Config, policy: Any, data: Any, weights: Any, column: Any, ep
     def perplexity(sums: Tensor, sequences: Any) -> Tensor:
         return (-sums.detach().sum() / int(lengths[sequences].sum())).exp()
 
-    pairs = [[e["response"], e["rejected"]][: 1 + (loss.name == "dpo")] for e in examples]
+    pairs = [[e["response"], e["rejected"]][: 1 + kind.pair] for e in examples]
     with torch.no_grad():
-        if loss.name == "kto":
-            ratios = [score(row)[0] - column[row] for row in data.kl[epoch % len(data.kl)][rows]]
-            z0 = torch.stack(ratios).mean().clamp(min=0)
+        if kind.mismatched:
+            log_ratios = [score(row)[0] - column[row] for row in data.kl[epoch % len(data.kl)][rows]]
+            z0 = torch.stack(log_ratios).mean().clamp(min=0)
         if loss.local_weight == "lw_p":
             mean_perplexity = torch.stack([perplexity(torch.stack([score(s)[0] for s in p]), p) for p in pairs]).mean()
     total = 0.0
     for e, pair, row in zip(examples, pairs, rows, strict=True):
         scored = [score(s) for s in pair]
         sums = torch.stack([s for s, _ in scored])
-        ratio = sums - torch.tensor(column[pair], dtype=sums.dtype, device=sums.device)
-        if loss.name == "dpo":
-            value = -logsigmoid(loss.beta * (ratio[0] - ratio[1]))
-        elif loss.name == "kto":
-            value = loss.lambda_undesirable * torch.sigmoid(loss.beta * (ratio[0] - z0))
-            if e["desirable"]:
-                value = loss.lambda_desirable * torch.sigmoid(loss.beta * (z0 - ratio[0]))
-        else:
-            mean = float(lengths[examples["response"]].mean())
-            value = -sums[0] / {"example": int(lengths[pair[0]]), "sum": 1, "token": mean}[loss.normalization]
+        ratios = sums - torch.tensor(column[pair], dtype=sums.dtype, device=sums.device)
+        mean_length = float(lengths[examples["response"]].mean())
+        example = Example(sums, ratios, int(lengths[pair[0]]), mean_length, bool(e["desirable"]), z0)
+        value = EQUATIONS[loss.name](example, loss)
         if loss.local_weight == "lw_p":
             value = value * perplexity(sums, pair) / mean_perplexity
         elif loss.local_weight == "lw_w":

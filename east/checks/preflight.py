@@ -10,10 +10,11 @@ import transformers
 from tqdm import tqdm
 
 from east import models, tasks
-from east.commands import stages
 from east.data import examples, indexed_dataset, training_data
-from east.run import artifacts
-from east.run.config import Config, zero_of
+from east.run import artifacts, deepspeed_file, pipeline, summaries
+from east.run.artifacts import Artifact
+from east.run.config import Config
+from east.run.loss_table import LOSSES
 from east.sampling import engine_interface, engines, samples
 from east.training import schedule
 
@@ -29,13 +30,13 @@ def run(config: Config) -> None:
     evaluation(config, {q["question"] for q in questions})
     text, ids = tasks.render(tokenizer, questions[0]["question"], config.task)
     print(f"prompt ({len(ids)} tokens, {ids.count(tokenizer.bos_token_id)} BOS):\n    " + text.replace("\n", "\n    "))
-    zero = zero_of(config.train)
+    zero = deepspeed_file.zero_settings(config.train)
     print(f"model: {start}, ZeRO stage {zero.get('stage', 0)}\n{memory(config, start, zero)}")
     sampling(config, start)
     model = artifacts.model_digest(start)
-    if not (config.folder_of("dataset") / artifacts.MANIFEST).exists():
+    if not pipeline.dataset(config).exists():
         return before_index(config, model)
-    dataset = training_data.dataset(config, start, tokenizer, model, verify=True)
+    dataset = training_data.dataset(config, tokenizer, model, verify=True)
     audit(dataset, tokenizer, start)
     audit_source(dataset, tokenizer, start, config)
     for row in range(min(SHOWN, len(dataset))):
@@ -57,7 +58,7 @@ def sampling(config: Config, start: Path) -> None:
     """Where responses come from. Raises ValueError where the engine or the file is not there, or nothing would fit."""
     s = config.sampling
     if s.responses:
-        if not (Path(s.responses).is_file() or (config.folder_of("samples") / artifacts.MANIFEST).exists()):
+        if not (Path(s.responses).is_file() or pipeline.samples(config).exists()):
             raise ValueError(f"sampling.responses: found no file {s.responses}; give a .jsonl or .jsonl.gz")
         return print(f"responses: {s.responses}")
     limit = engine_interface.context_limit(start, s)
@@ -66,25 +67,26 @@ def sampling(config: Config, start: Path) -> None:
 
 
 def before_index(config: Config, model: str) -> None:
-    """Hold samples/ and graded/ to the run and the model's digest, as `index` will, and name the first stage that is
-    missing."""
-    if missing(config, "samples", samples.MAKE):
+    """Check samples/ and graded/ against the run and the model's digest, as `index` will, and name the first stage
+    that is missing."""
+    samples = pipeline.samples(config, model=model)
+    if missing(samples):
         return
-    drawn = stages.sampled(config, model)
-    stages.report("samples", config.folder_of("samples"), drawn.summary)
-    if missing(config, "graded", training_data.MAKE.format("grade")):
+    drawn = samples.open()
+    summaries.show("samples", samples.folder, drawn.summary)
+    graded = pipeline.graded(config, drawn.fingerprint)
+    if missing(graded):
         return
-    graded = stages.verdicts(config, drawn)
-    stages.report("graded", config.folder_of("graded"), graded.summary)
-    missing(config, "dataset", training_data.MAKE.format("index"))
+    summaries.show("graded", graded.folder, graded.open().summary)
+    missing(pipeline.dataset(config))
 
 
-def missing(config: Config, kind: str, make: str) -> bool:
+def missing(artifact: Artifact) -> bool:
     """Whether a folder of the run is not complete; then says how it is made."""
-    there = (config.folder_of(kind) / artifacts.MANIFEST).exists()
-    if not there:
-        print(f"{kind}: not there yet; make it with `{make}`, then check again")
-    return not there
+    if artifact.exists():
+        return False
+    print(f"{artifact.kind}: not there yet; make it with `{artifact.command}`, then check again")
+    return True
 
 
 def audit(dataset: indexed_dataset.IndexedDataset, tokenizer: Any, start: Path) -> None:
@@ -110,17 +112,17 @@ def audit_source(dataset: indexed_dataset.IndexedDataset, tokenizer: Any, start:
     Proves equality with the ids on disk, prompts included, while samples/ is what the dataset was made from; that
     the engine was given those ids is `samples.draw`'s to keep.
     """
-    source = config.folder_of("samples")
-    there, made_from = (source / artifacts.MANIFEST).exists(), dataset.manifest.inputs["samples"]
-    if not there or artifacts.read(source, samples.KIND, samples.MAKE).fingerprint != made_from:
-        print(f"tokens: {source} is not what the dataset was made from (any more); they were held to no sample")
+    artifact = pipeline.at("samples", config.folder_of("samples"))
+    source, made_from = artifact.folder, dataset.manifest.inputs["samples"]
+    if not artifact.exists() or artifact.open().fingerprint != made_from:
+        print(f"tokens: {source} is not what the dataset was made from (any more); they were compared with no sample")
         return
     ends, stops = set(models.end_tokens(start, tokenizer)), bool(config.sampling.stop)
     sequences, place = np.array(dataset.sequences), {id_: i for i, id_ in enumerate(dataset.question_ids())}
     order = np.argsort(sequences["question"], kind="stable")
     bounds = np.searchsorted(sequences["question"][order], np.arange(len(place) + 1))
     held, bos = 0, models.added_bos(tokenizer)
-    for drawn in tqdm(samples.read(source), desc="check", unit="question"):
+    for drawn in tqdm(samples.read(artifact), desc="check", unit="question"):
         examples.check_tokens(drawn, bos, ends, stops)
         question = place.get(drawn["question"])
         for row in [] if question is None else order[bounds[question] : bounds[question + 1]]:
@@ -137,15 +139,19 @@ def audit_source(dataset: indexed_dataset.IndexedDataset, tokenizer: Any, start:
 
 def audit_columns(dataset: indexed_dataset.IndexedDataset, model: str, config: Config) -> None:
     """Hold weights/ and reference/ to dataset and model as training does. Raises ValueError as `columns.load`."""
-    if not missing(config, "weights", training_data.MAKE.format("weigh")):
-        _, kept, made = training_data.weights(config, dataset)
-        stages.report("weights", config.folder_of("weights"), made.summary)
+    weights = pipeline.weights(config, dataset.fingerprint)
+    if not missing(weights):
+        _, kept, manifest = training_data.weights(config, dataset)
+        summaries.show("weights", weights.folder, manifest.summary)
         t = config.train
         per_epoch = schedule.steps_per_epoch(len(kept), t.batch_size)
         print(f"steps: {per_epoch} per epoch, {schedule.total_steps(len(kept), t.batch_size, t.epochs)} in all")
-    if config.loss.name != "sft" and not missing(config, "reference", training_data.MAKE.format("reference")):
-        _, made = training_data.reference(config, dataset, model)
-        stages.report("reference", config.folder_of("reference"), made.summary)
+    if not LOSSES[config.loss.name].needs_reference:
+        return
+    reference = pipeline.reference(config, training_data.kernel(), model, dataset.fingerprint)
+    if not missing(reference):
+        _, manifest = training_data.reference(config, dataset, model)
+        summaries.show("reference", reference.folder, manifest.summary)
 
 
 def show(dataset: indexed_dataset.IndexedDataset, tokenizer: Any, row: int) -> None:

@@ -4,10 +4,10 @@ train.py is compared with `plain_trainer` on an excerpt of the run's examples, i
 gradient of the first optimizer step, tensor by tensor, and the losses of ten steps, of which one is not full.
 """
 
+import dataclasses
 import math
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from east.checks import plain_trainer
-from east.commands import rounds, stages
 from east.data import indexed_dataset, training_data
-from east.run import artifacts, files
+from east.run import files, pipeline
 from east.run.config import Config, to_yaml
+from east.run.launch import command
+from east.run.loss_table import LOSSES
 from east.training import metrics, schedule
 
 STEPS = 10
@@ -56,15 +57,14 @@ def excerpt(config: Config, folder: Path) -> Config:
     """
     if config.loss.depends_on_split:
         raise ValueError("loss.normalization, loss.kl: `microbatch` averages over micro-batches, so it depends on them")
-    data = indexed_dataset.IndexedDataset(config.folder_of("dataset"), config.dataset_settings)
+    data = indexed_dataset.IndexedDataset(pipeline.dataset(config))
     weights, kept, _ = training_data.weights(config, data)
     rows = kept[: STEPS * config.train.batch_size - 1]
     rows = rows[: len(rows) - (len(rows) % config.train.batch_size == 0)]  # a last step that is not full
     if len(rows) <= config.train.batch_size:
         raise ValueError(f"found {len(rows)} examples, expected more than one step's {config.train.batch_size}")
     ours = _settings(config, folder, len(rows))
-    inputs = {"dataset": _copy(data, rows, ours)}
-    with artifacts.writing(ours.folder_of("weights"), stages.WEIGHTS, ours.weighting.used, inputs) as (out, _):
+    with pipeline.weights(ours, _copy(data, rows, ours)).writing() as (out, _):
         np.save(out / "weights.npy", weights[rows])
         np.save(out / "kept.npy", np.ones(len(rows), dtype=bool))
     return ours
@@ -86,8 +86,9 @@ def _settings(config: Config, folder: Path, examples: int) -> Config:
 
 def _copy(data: indexed_dataset.IndexedDataset, rows: Any, ours: Config) -> str:
     """Write the examples `rows` as the dataset of `ours`; returns its fingerprint."""
-    folder, known = ours.folder_of("dataset"), dict[int, int]()
-    with artifacts.writing(folder, indexed_dataset.KIND, data.manifest.config, {}) as (out, summary):
+    known = dict[int, int]()
+    artifact = dataclasses.replace(pipeline.dataset(ours), settings=data.manifest.config)
+    with artifact.writing() as (out, summary):
         writer = indexed_dataset.Writer(out, data.vocabulary)
 
         def copied(row: int) -> int:
@@ -103,7 +104,7 @@ def _copy(data: indexed_dataset.IndexedDataset, rows: Any, ours: Config) -> str:
         kl = None if data.kl is None else np.array([[copied(int(row)) for row in plan[rows]] for plan in data.kl])
         writer.close(data.question_ids(), kl)
         summary.update(vocabulary=data.vocabulary)
-    return indexed_dataset.IndexedDataset(folder).fingerprint
+    return indexed_dataset.IndexedDataset(artifact).fingerprint
 
 
 def variants(ours: Config, split: Split) -> tuple[Config, Config]:
@@ -158,8 +159,8 @@ def run(config: Config) -> None:
     scratch = config.folder / "split_invariance"
     shutil.rmtree(scratch, ignore_errors=True)
     ours = excerpt(config, scratch)
-    if config.loss.name != "sft":
-        _launch(1, ["-m", "east", "reference"], ours)
+    if LOSSES[config.loss.name].needs_reference:
+        _launch(1, "reference", ours)
     gradient, curve = plain_trainer.train(ours, STEPS)
     torch.cuda.empty_cache()  # the runs to come want the memory
     found = len(np.load(ours.folder_of("weights") / "kept.npy"))
@@ -173,7 +174,7 @@ def run(config: Config) -> None:
             continue
         first, second = variants(ours, split)
         for variant in (first, second):
-            _launch(split.ranks, [str(rounds.ROOT / "train.py")], variant)
+            _launch(split.ranks, "train", variant)
         errors = gradient_error(found_gradient(first), gradient), curve_error(found_curve(second), curve)
         print(f"{name:36}{errors[0]:12.1e}{errors[1]:12.1e}", flush=True)
         worst = max(worst, *errors)
@@ -182,12 +183,12 @@ def run(config: Config) -> None:
     shutil.rmtree(scratch)
 
 
-def _launch(ranks: int, program: list[str], run: Config) -> None:
-    """One of our programs on a resolved run file, as a user would start it."""
+def _launch(ranks: int, verb: str, run: Config) -> None:
+    """A verb on a resolved run file, as a user would start it."""
     file = Path(run.run) / f"{run.label}.yaml"
     files.write_text(file, to_yaml(run))
-    start = [sys.executable] if ranks == 1 else rounds.launcher(f"deepspeed --num_accelerators {ranks}")
-    done = subprocess.run([*start, *program, "--config", str(file)], capture_output=True, text=True, check=False)
+    start = command(verb, "python" if ranks == 1 else f"deepspeed --num_accelerators {ranks}")
+    done = subprocess.run([*start, "--config", str(file)], capture_output=True, text=True, check=False)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if "error: " in line] or done.stderr.splitlines()[-1:]
-        raise ValueError(f"{program[-1]} on {ranks} ranks failed: {' '.join(lines[:1])}")
+        raise ValueError(f"{verb} on {ranks} ranks failed: {' '.join(lines[:1])}")

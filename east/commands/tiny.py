@@ -1,8 +1,9 @@
-"""What stands in for a pretrained model: an untrained tiny one, and worked solutions to teach it by.
+"""Make an untrained tiny model and worked solutions to teach it by: stand-ins for a pretrained model.
 
 The solutions enter the pipeline as responses made elsewhere (`sampling.responses`), at `grade`.
 """
 
+import argparse
 from pathlib import Path
 
 from east import tasks
@@ -10,9 +11,11 @@ from east.run import files
 from east.run.config import Config
 from east.toy import tiny_model
 
+EXAMPLE = "east tiny --config configs/quickstart_teach.yaml"
 
-def run(config: Config) -> None:
-    """The stage: write the model folder `model.path` and the JSONL `sampling.responses`, where they are missing.
+
+def run(config: Config, arguments: argparse.Namespace) -> None:
+    """Write the model folder `model.path` and the JSONL `sampling.responses`, where they are missing.
 
     Raises ValueError when the task has no worked solutions or no file is named for them.
     """

@@ -13,10 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from east.data.indexed_dataset import Writer
+from east.grading import GradedQuestion
 from east.run.config import Examples
+from east.run.loss_table import LOSSES
+from east.sampling.samples import SampledQuestion
 
 
-def choose(loss: str, graded: dict[str, Any], usable: list[bool], rules: Examples) -> list[tuple[int, int, bool]] | str:
+def choose(loss: str, graded: GradedQuestion, usable: list[bool], rules: Examples) -> list[tuple[int, int, bool]] | str:
     """Examples of one question, or the name of the rule that leaves it out.
 
     `graded` has per response: correct, cluster, source, string_match; `usable` marks responses that may be
@@ -44,19 +47,19 @@ def choose(loss: str, graded: dict[str, Any], usable: list[bool], rules: Example
         return "no right response of usable length"
     rng = np.random.default_rng([rules.seed, _stable(graded["question"])])
     k = rules.per_question
-    if loss == "dpo":
+    if LOSSES[loss].pair:
         if not wrong:
             return "no wrong response to pair"
         pairs = _draw(rng, len(right) * len(wrong), k)
         return [(right[p // len(wrong)], wrong[p % len(wrong)], True) for p in pairs]
     examples = [(right[i], -1, True) for i in _draw(rng, len(right), k)]
-    if loss == "kto":
+    if LOSSES[loss].labelled:
         examples += [(wrong[i], -1, False) for i in _draw(rng, len(wrong), k)]
     return examples
 
 
 def build(
-    writer: Writer, loss: str, rules: Examples, questions: Iterable[tuple[dict[str, Any], dict[str, Any]]]
+    writer: Writer, loss: str, rules: Examples, questions: Iterable[tuple[SampledQuestion, GradedQuestion]]
 ) -> tuple[list[str], dict[str, Any]]:
     """Write the examples of (samples, graded) questions; returns question ids and counts of all that happened.
 
@@ -135,7 +138,7 @@ def mismatched_pairs(writer: Writer, rules: Examples) -> NDArray[np.int64]:
     return plans
 
 
-def check_tokens(drawn: dict[str, Any], bos: int | None, ends: set[int], stops: bool) -> None:
+def check_tokens(drawn: SampledQuestion, bos: int | None, ends: set[int], stops: bool) -> None:
     """The token contract (`token_fault`) and an end token iff the response ended by itself.
 
     `stops`: stop strings were set, so that a response may end without end token. Raises ValueError.

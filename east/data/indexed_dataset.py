@@ -10,6 +10,7 @@ Prompt and completion are separate segments: a prompt shared by many sequences i
 mismatched pair (prompt of one question, completion of another) costs a row, not tokens.
 """
 
+import dataclasses
 import hashlib
 import json
 import struct
@@ -19,9 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from east.run import artifacts, files
+from east.run import files
+from east.run.artifacts import Artifact, Manifest
 
-KIND = "dataset"
 SEQUENCE = np.dtype(
     [
         ("prompt_offset", "<i8"),
@@ -173,22 +174,16 @@ class _Table:
 class IndexedDataset:
     """Memory-mapped reader; opening reads the table's offsets, a few ms for a million sequences.
 
-    `settings` are those the run asks for (loss and rules; None: any). Raises ValueError for a missing, truncated
-    or foreign folder, or one made by other settings. `verify=True` also checks the checksums.
+    Raises ValueError for a folder that is missing, truncated, made from something else than `artifact` says, or no
+    token store. `verify=True` also checks the checksums.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any] | None = None, verify: bool = False):
-        make = "python -m east index --config X"
+    def __init__(self, artifact: Artifact, verify: bool = False):
+        folder, make = artifact.folder, artifact.command
         self.folder = folder
-        self.manifest = artifacts.read(folder, KIND, make)
-        made = {name: self.manifest.config.get(name) for name in settings or {}}
-        if settings and made != settings:
-            raise ValueError(
-                f"{folder} holds other examples: {artifacts.difference(made, settings)}; give another examples.name, "
-                f"or delete it (rm -r {folder}) and run `{make}`"
-            )
+        self.manifest = artifact.open()
         if verify:
-            artifacts.verify(folder, self.manifest)
+            artifact.verify(self.manifest)
         self.fingerprint = self.manifest.fingerprint
         try:
             self.vocabulary = int(self.manifest.summary["vocabulary"])
@@ -248,18 +243,17 @@ class IndexedDataset:
         except (json.JSONDecodeError, UnicodeDecodeError):
             raise ValueError(f"{path}: not a list of ids; delete {self.folder} and make the index again") from None
 
-    def column(
-        self, folder: Path, kind: str, name: str, length: int, make: str
-    ) -> tuple[NDArray[Any], artifacts.Manifest]:
-        """A float column beside the tokens. Raises ValueError if it was made for another dataset, or has changed."""
-        manifest = artifacts.read(folder, kind, make)
-        if manifest.inputs.get("dataset") != self.fingerprint:
-            raise ValueError(
-                f"{folder} ({kind}) belongs to dataset {manifest.inputs.get('dataset')}, found {self.fingerprint} in "
-                f"{self.folder}; delete {folder} and run `{make}`"
-            )
-        artifacts.verify(folder, manifest)
-        values = np.load(folder / f"{name}.npy", mmap_mode="r")
+    def column(self, artifact: Artifact, name: str, length: int) -> tuple[NDArray[np.float64], Manifest]:
+        """A column of float64, one value per example or sequence, and its manifest.
+
+        Raises ValueError if it was made for another dataset, or from something else, or has changed.
+        """
+        manifest = dataclasses.replace(artifact, inputs={**artifact.inputs, "dataset": self.fingerprint}).open()
+        artifact.verify(manifest)
+        values = np.load(artifact.folder / f"{name}.npy", mmap_mode="r")
         if values.shape != (length,):
-            raise ValueError(f"{folder}: found shape {values.shape}, expected ({length},); delete it and run `{make}`")
+            raise ValueError(
+                f"{artifact.folder}: found shape {values.shape}, expected ({length},); delete it and run "
+                f"`{artifact.command}`"
+            )
         return values, manifest

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from east.commands import stages
 from east.report.weights_by_question import Column
-from east.run import artifacts, files
+from east.run import files, pipeline
+from east.run.artifacts import Manifest
 from east.sampling import samples
 
 CHUNK = 64  # questions unpacked at a click
@@ -41,7 +41,7 @@ def question_set(
     pair: positions of the columns whose difference orders the list (entropy and accuracy). Raises ValueError where
     graded and samples do not belong together.
     """
-    manifest = artifacts.read(graded, stages.GRADED, stages.MAKE.format("grade"))
+    manifest = pipeline.at("graded", graded).open()
     share = budget // max(1, manifest.summary["questions"])
     trimmed = dict.fromkeys(("responses", "shown", "clipped", "clusters", "clusters_listed"), 0)
     index: dict[str, list[Any]] = {key: [] for key in ("id", "text", "entropy", "accuracy", "rejection", "k", "n")}
@@ -64,21 +64,20 @@ def question_set(
     return QuestionSet(name, _pack({**index, "columns": packed, "pair": pair, "chunk": CHUNK}), chunks, trimmed)
 
 
-def _rows(
-    graded: Path, manifest: artifacts.Manifest, drawn: Path | None
-) -> Iterator[tuple[dict[str, Any], list[str], str]]:
+def _rows(graded: Path, manifest: Manifest, drawn: Path | None) -> Iterator[tuple[dict[str, Any], list[str], str]]:
     """(graded row, texts of its responses or [], text of the question) in order."""
     rows = files.read_jsonl(graded / "questions.jsonl")
     if drawn is None:
         yield from ((row, [], "") for row in rows)
         return
-    if artifacts.read(drawn, samples.KIND, samples.MAKE).fingerprint != manifest.inputs["samples"]:
+    source = pipeline.at("samples", drawn)
+    if source.open().fingerprint != manifest.inputs["samples"]:
         raise ValueError(
             f"{graded} was made from other samples than {drawn} holds; delete it and run "
-            f"`{stages.MAKE.format('grade')}`"
+            f"`{pipeline.COMMANDS['graded']}`"
         )
     asked = (q["question"] for q in files.read_jsonl(drawn / "questions.jsonl"))
-    for row, sample, text in zip(rows, samples.read(drawn, manifest.config["n"]), asked, strict=True):
+    for row, sample, text in zip(rows, samples.read(source, manifest.config["n"]), asked, strict=True):
         assert row["question"] == sample["question"] and row["sample"] == sample["sample"]
         yield row, sample["text"], text
 

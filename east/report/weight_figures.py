@@ -6,13 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from east.commands import stages
 from east.evaluation import significance
 from east.evaluation.significance import Series
 from east.report import figures, weights_by_question
 from east.report.document import Section
 from east.report.figures import Histogram, Panel
-from east.run import artifacts
+from east.run import pipeline
 
 EXPONENTS = [k / 4 for k in range(-12, 13)]
 
@@ -50,7 +49,7 @@ def histogram(strategy: str, folders: list[Path], most: int = 6) -> dict[str, An
     At most as many as can be told apart: the strategy's first folder, a = 1, and an even choice of the others.
     """
     of_one = [folder for folder in folders if folder.parent.name == folders[0].parent.name]
-    made = {folder: artifacts.read(folder, stages.WEIGHTS, weights_by_question.MAKE).config for folder in of_one}
+    made = {folder: pipeline.at("weights", folder).open().config for folder in of_one}
     shown = [folder for folder in of_one if made[folder]["strategy"] == strategy]
     always = {*shown[:1], *(folder for folder in shown if made[folder]["a"] == 1)}
     shown.sort(key=lambda folder: (isinstance(made[folder]["a"], str), made[folder]["a"]))

@@ -6,12 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from east.commands import stages
-from east.data import indexed_dataset
-from east.run import artifacts, config, files
+from east.data.indexed_dataset import IndexedDataset
+from east.run import config, files, pipeline
 from east.weighting import weights
 
-MAKE = stages.MAKE.format("weigh")
 STRATEGIES = ("entropy", "accuracy", "rejection")
 ALL = "all questions"  # where nothing is indexed yet
 PER_RESPONSE = {"sample", "answer", "source", "truncated", "cluster", "correct", "string_match"}
@@ -28,15 +26,15 @@ class Column(NamedTuple):
     source: str
 
 
-def dataset_of(folder: Path) -> indexed_dataset.IndexedDataset:
+def dataset_of(folder: Path) -> IndexedDataset:
     """The dataset that a weights folder (<round>/weights/<dataset>/<weighting>) belongs to."""
-    return indexed_dataset.IndexedDataset(folder.parents[2] / "dataset" / folder.parent.name)
+    return IndexedDataset(pipeline.at("dataset", folder.parents[2] / "dataset" / folder.parent.name))
 
 
 def read(folder: Path) -> Column:
     """A weights folder by question. Raises ValueError when it or its dataset is missing or does not fit."""
     dataset = dataset_of(folder)
-    values, manifest = dataset.column(folder, stages.WEIGHTS, "weights", len(dataset), MAKE)
+    values, manifest = dataset.column(pipeline.at("weights", folder), "weights", len(dataset))
     kept = np.load(folder / "kept.npy")
     made = manifest.config
     power = made.get("mapping") == "power" and made["strategy"] != "uniform"
@@ -67,9 +65,7 @@ def by_question(
     return {ids[q]: float(values[row]) for q, row in zip(first, rows, strict=True) if kept[row]}
 
 
-def computed(
-    strategy: str, a: float, graded: dict[str, dict[str, Any]], dataset: indexed_dataset.IndexedDataset | None
-) -> Column:
+def computed(strategy: str, a: float, graded: dict[str, dict[str, Any]], dataset: IndexedDataset | None) -> Column:
     """What the power mapping of a strategy would give on a dataset's examples (None: one example a question)."""
     values, ids, question = example_values(strategy, graded, dataset)
     name, source = dataset.folder.name if dataset else ALL, "computed for this page"
@@ -87,7 +83,7 @@ def power_weights(values: weights.Array, a: float) -> tuple[weights.Array, NDArr
 
 
 def example_values(
-    strategy: str, graded: dict[str, dict[str, Any]], dataset: indexed_dataset.IndexedDataset | None
+    strategy: str, graded: dict[str, dict[str, Any]], dataset: IndexedDataset | None
 ) -> tuple[weights.Array, list[str], NDArray[Any]]:
     """(values [N], question ids, example's position in them [N]) of a dataset's examples; graded: rows by id."""
     ids = dataset.question_ids() if dataset else list(graded)
@@ -110,7 +106,7 @@ def effective_shares(values: weights.Array, exponents: list[float]) -> list[floa
 
 def graded_rows(folder: Path) -> dict[str, dict[str, Any]]:
     """Rows of a graded folder by question id, without what is known per response."""
-    artifacts.read(folder, stages.GRADED, stages.MAKE.format("grade"))
+    pipeline.at("graded", folder).open()
     rows = files.read_jsonl(folder / "questions.jsonl")
     return {row["question"]: {k: v for k, v in row.items() if k not in PER_RESPONSE} for row in rows}
 

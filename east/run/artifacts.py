@@ -1,8 +1,8 @@
-"""What is on disk and whether it may be trusted: manifest, fingerprint, atomic write.
+"""A folder on disk and whether it can be trusted: manifest, fingerprint, atomic write.
 
-Every stage writes one folder. `manifest.json` is written last and the folder renamed into place, so its
-presence means complete. It records what the folder was made from (`kind`, `config`, `inputs`) and what it
-holds (`files` with sizes and SHA-256). The fingerprint covers all of that, and neither time nor host.
+Every stage writes one folder. `manifest.json` is written last and the folder renamed into place, so its presence means
+complete. It records what the folder was made from (`config`, `inputs`) and what it holds (`files` with sizes and
+SHA-256). The fingerprint covers all of that, and neither time nor host. Which folders there are: `run/pipeline.py`.
 """
 
 import contextlib
@@ -21,11 +21,12 @@ from east.run import files
 FORMAT = 1
 MANIFEST = "manifest.json"
 PLAN = "plan.json"
+ANY: Any = object()  # the value of a setting that a reader does not know and accepts as it is
 
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """A complete folder. `inputs` maps names to the fingerprints of what it was made from."""
+    """What a complete folder says of itself. `inputs` maps names to the fingerprints of what it was made from."""
 
     kind: str
     config: dict[str, Any]
@@ -35,59 +36,146 @@ class Manifest:
     fingerprint: str
 
 
-def read(folder: Path, kind: str, make: str) -> Manifest:
-    """The manifest of a complete folder of this kind whose files have their recorded sizes.
+@dataclasses.dataclass(frozen=True)
+class Artifact:
+    """One folder of a run: what it is made from, and the command that makes it (it goes into errors).
 
-    `make` is the command that would create it; it goes into the error. Raises ValueError otherwise.
+    settings: what decides its content beside `inputs`; None accepts any, as ANY does for a single one.
+    inputs: fingerprints of what it is made from; `open` compares the named ones only.
     """
-    path = folder / MANIFEST
-    if not path.exists():
-        state = "is incomplete" if folder.exists() else "does not exist"
-        raise ValueError(f"{folder} ({kind}) {state}; make it with `{make}`")
-    try:
-        written = json.loads(path.read_text(encoding="utf-8"))
-        found = written["format"]
-        values = {f.name: written[f.name] for f in dataclasses.fields(Manifest)}
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):
-        raise ValueError(f"{path}: not a manifest; delete {folder} and run `{make}`") from None
-    manifest = Manifest(**values)
-    if (manifest.kind, found) != (kind, FORMAT):
-        raise ValueError(
-            f"{folder}: found kind {manifest.kind!r}, format {found}; expected {kind!r}, format {FORMAT}; "
-            f"point to another folder, or delete it and run `{make}`"
-        )
-    for name, entry in manifest.files.items():
-        size = (folder / name).stat().st_size if (folder / name).exists() else None
-        if size != entry["bytes"]:
+
+    kind: str
+    folder: Path
+    settings: dict[str, Any] | None
+    inputs: dict[str, str]
+    command: str
+
+    def exists(self) -> bool:
+        """Whether the folder is complete, whatever it was made from."""
+        return (self.folder / MANIFEST).exists()
+
+    def complete(self) -> bool:
+        """True if the folder is complete and made from exactly this; False if there is none, or a torn one.
+
+        Raises ValueError when it was made from something else: nothing is overwritten silently.
+        """
+        if not self.exists():
+            return False
+        manifest = self._read()
+        self._compare(manifest.config, manifest.inputs)
+        return True
+
+    def open(self) -> Manifest:
+        """The manifest of the complete folder.
+
+        Raises ValueError when it is missing or incomplete, of another kind, a file lacks its recorded size, or it was
+        made from something else.
+        """
+        manifest = self._read()
+        self._compare(manifest.config, {name: manifest.inputs.get(name) for name in self.inputs})
+        return manifest
+
+    def verify(self, manifest: Manifest) -> None:
+        """Hash every file of the folder. Raises ValueError naming the first whose content has changed."""
+        for name, entry in manifest.files.items():
+            if files.file_digest(self.folder / name) != entry["sha256"]:
+                raise ValueError(
+                    f"{self.folder / name}: content differs from its manifest; delete {self.folder} and run "
+                    f"`{self.command}`"
+                )
+
+    def claim(self) -> None:
+        """Mark a folder that grows in place (samples, a training run) with what it is made from.
+
+        The first call writes `plan.json`; later ones compare. Raises ValueError when they differ.
+        """
+        path = self.folder / PLAN
+        plan = {"config": _plain(self.settings or {}), "inputs": self.inputs}
+        with files.disk_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            files.write_text(path, json.dumps(plan, indent=1) + "\n")
+            return
+        try:
+            begun = json.loads(path.read_text(encoding="utf-8"))
+            config, inputs = dict(begun["config"]), dict(begun["inputs"])
+        except (json.JSONDecodeError, KeyError, TypeError, ValueError):
+            raise ValueError(f"{path}: not a plan; delete {self.folder} and run `{self.command}`") from None
+        self._compare(config, inputs)
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """Write the folder atomically: yields (temporary folder, summary dict to fill).
+
+        On success its files are hashed, the manifest written and the folder renamed into place; on failure the
+        temporary folder is removed and the old state is as before.
+        Raises ValueError when the disk is full or not writable.
+        """
+        folder = self.folder
+        scratch = folder.with_name(f".{folder.name}.{socket.gethostname()}-{os.getpid()}")
+        summary: dict[str, Any] = {}
+        try:
+            with files.disk_errors(folder):
+                _remove_abandoned(scratch)
+                scratch.mkdir(parents=True)
+                yield scratch, summary
+                written = dataclasses.replace(self, folder=scratch).finish(summary)
+                if self.exists() and self._read().fingerprint == written.fingerprint:
+                    return  # another process was first, and someone may be reading
+                if folder.exists():  # a torn folder without manifest
+                    shutil.rmtree(folder)
+                scratch.rename(folder)
+                files.sync(folder.parent)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def finish(self, summary: dict[str, Any]) -> Manifest:
+        """Hash the files of the folder and write its manifest, which declares it complete."""
+        hashed = {}
+        for path in sorted(p for p in self.folder.rglob("*") if p.is_file() and p.name != MANIFEST):
+            entry = {"bytes": path.stat().st_size, "sha256": files.file_digest(path)}
+            hashed[path.relative_to(self.folder).as_posix()] = entry
+        config = _plain(self.settings or {})
+        identity = {"kind": self.kind, "format": FORMAT, "config": config, "inputs": self.inputs}
+        fingerprint = files.digest({**identity, "files": {n: f["sha256"] for n, f in hashed.items()}})
+        written = {**identity, "files": hashed, "summary": summary, "fingerprint": fingerprint}
+        written["made"] = {"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "host": socket.gethostname()}
+        files.write_text(self.folder / MANIFEST, json.dumps(written, indent=1) + "\n")
+        return Manifest(self.kind, config, self.inputs, hashed, summary, fingerprint)
+
+    def _read(self) -> Manifest:
+        path, remake = self.folder / MANIFEST, f"delete {self.folder} and run `{self.command}`"
+        if not path.exists():
+            state = "is incomplete" if self.folder.exists() else "does not exist"
+            raise ValueError(f"{self.folder} ({self.kind}) {state}; make it with `{self.command}`")
+        try:
+            written = json.loads(path.read_text(encoding="utf-8"))
+            version = written["format"]
+            manifest = Manifest(**{f.name: written[f.name] for f in dataclasses.fields(Manifest)})
+        except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):
+            raise ValueError(f"{path}: not a manifest; {remake}") from None
+        if (manifest.kind, version) != (self.kind, FORMAT):
             raise ValueError(
-                f"{folder / name}: found {'no file' if size is None else f'{size} bytes'}, expected "
-                f"{entry['bytes']} bytes; delete {folder} and run `{make}`"
+                f"{self.folder}: found kind {manifest.kind!r}, format {version}; expected {self.kind!r}, format "
+                f"{FORMAT}; point to another folder, or {remake}"
             )
-    return manifest
+        for name, entry in manifest.files.items():
+            size = (self.folder / name).stat().st_size if (self.folder / name).exists() else None
+            if size != entry["bytes"]:
+                found = "no file" if size is None else f"{size} bytes"
+                raise ValueError(f"{self.folder / name}: found {found}, expected {entry['bytes']} bytes; {remake}")
+        return manifest
 
-
-def verify(folder: Path, manifest: Manifest) -> None:
-    """Hash every file of a folder. Raises ValueError naming the first whose content has changed."""
-    for name, entry in manifest.files.items():
-        if files.file_digest(folder / name) != entry["sha256"]:
-            raise ValueError(f"{folder / name}: content differs from its manifest; delete {folder} and remake it")
-
-
-def reusable(folder: Path, kind: str, config: dict[str, Any], inputs: dict[str, str], make: str) -> bool:
-    """True if the folder is complete and made from just this; False if there is none (or a torn one).
-
-    Raises ValueError when it was made from something else: nothing is overwritten silently.
-    """
-    if not (folder / MANIFEST).exists():
-        return False
-    manifest = read(folder, kind, make)
-    found, expected = {**manifest.config, **manifest.inputs}, {**_plain(config), **inputs}
-    if found != expected:
-        raise ValueError(
-            f"{folder} ({kind}) was made from something else: {difference(found, expected)}; keep it by choosing "
-            f"another run or name, or delete it (rm -r {folder}) and run `{make}` again"
-        )
-    return True
+    def _compare(self, config: dict[str, Any], inputs: dict[str, Any]) -> None:
+        """Raise ValueError when the folder's config or inputs are not this artifact's, in the one wording for it."""
+        expected = {**_plain(self.settings or {}), **self.inputs}
+        config = {} if self.settings is None else config
+        found = {**{k: v for k, v in config.items() if (self.settings or {}).get(k) is not ANY}, **inputs}
+        if found != expected:
+            raise ValueError(
+                f"{self.folder} ({self.kind}) was made from something else: {difference(found, expected)}; keep it by "
+                f"choosing another run or name, or delete it (rm -r {self.folder}) and run `{self.command}` again"
+            )
 
 
 def difference(found: dict[str, Any], expected: dict[str, Any]) -> str:
@@ -98,75 +186,6 @@ def difference(found: dict[str, Any], expected: dict[str, Any]) -> str:
     return "; ".join(shown) + (f" (and {len(keys) - 3} more)" if len(keys) > 3 else "")
 
 
-def claim(folder: Path, config: dict[str, Any], inputs: dict[str, str], make: str) -> None:
-    """Mark a folder that grows in place (samples, a training run) with what it is made from.
-
-    The first call writes `plan.json`; later ones compare. Raises ValueError when they differ.
-    """
-    path = folder / PLAN
-    ours = {"config": _plain(config), "inputs": inputs}
-    with files.disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        files.write_text(path, json.dumps(ours, indent=1) + "\n")
-        return
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        theirs = {**found["config"], **found["inputs"]}
-    except (json.JSONDecodeError, KeyError, TypeError):
-        raise ValueError(f"{path}: not a plan; delete {folder} and run `{make}`") from None
-    expected = {**ours["config"], **inputs}
-    if theirs != expected:
-        raise ValueError(
-            f"{folder} was begun from something else: {difference(theirs, expected)}; keep it by choosing another run "
-            f"or name, or delete it (rm -r {folder}) and run `{make}` again"
-        )
-
-
-@contextlib.contextmanager
-def writing(
-    folder: Path, kind: str, config: dict[str, Any], inputs: dict[str, str]
-) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Write a folder atomically: yields (temporary folder, summary dict to fill).
-
-    On success its files are hashed, the manifest written and the folder renamed to `folder`; on failure the
-    temporary folder is removed and `folder` is as before.
-    Raises ValueError when the disk is full or not writable.
-    """
-    scratch = folder.with_name(f".{folder.name}.{socket.gethostname()}-{os.getpid()}")
-    summary: dict[str, Any] = {}
-    try:
-        with files.disk_errors(folder):
-            _remove_abandoned(scratch)
-            scratch.mkdir(parents=True)
-            yield scratch, summary
-            made = complete(scratch, kind, config, inputs, summary)
-            if (folder / MANIFEST).exists() and read(folder, kind, "the same command").fingerprint == made.fingerprint:
-                return  # another process was first, and someone may be reading
-            if folder.exists():  # a torn folder without manifest
-                shutil.rmtree(folder)
-            scratch.rename(folder)
-            _sync(folder.parent)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def complete(
-    folder: Path, kind: str, config: dict[str, Any], inputs: dict[str, str], summary: dict[str, Any]
-) -> Manifest:
-    """Hash the files of a folder and write its manifest, which declares it complete."""
-    hashed = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST):
-        hashed[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": files.file_digest(path)}
-    config = _plain(config)
-    identity = {"kind": kind, "format": FORMAT, "config": config, "inputs": inputs}
-    fingerprint = files.digest({**identity, "files": {n: f["sha256"] for n, f in hashed.items()}})
-    written = {**identity, "files": hashed, "summary": summary, "fingerprint": fingerprint}
-    written["made"] = {"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "host": socket.gethostname()}
-    files.write_text(folder / MANIFEST, json.dumps(written, indent=1) + "\n")
-    return Manifest(kind, config, inputs, hashed, summary, fingerprint)
-
-
 def model_digest(folder: Path) -> str:
     """Hash of what decides a model's outputs: weights, config, adapter, tokenizer and chat template."""
     names = sorted(p for p in folder.iterdir() if p.suffix in {".safetensors", ".bin", ".model", ".json", ".jinja"})
@@ -175,14 +194,16 @@ def model_digest(folder: Path) -> str:
 
 
 def _plain(config: dict[str, Any]) -> dict[str, Any]:
-    return json.loads(json.dumps(config))  # tuples become lists, as they come back from disk
+    """As it comes back from disk (tuples become lists), without the settings that a reader does not know."""
+    plain: dict[str, Any] = json.loads(json.dumps({k: v for k, v in config.items() if v is not ANY}))
+    return plain
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in values.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return found
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
 
 
 def _short(value: Any) -> str:
@@ -191,7 +212,7 @@ def _short(value: Any) -> str:
 
 
 def _remove_abandoned(scratch: Path) -> None:
-    """Remove the temporary folders that killed processes of this host left where `scratch` will stand."""
+    """Remove the temporary folders that killed processes of this host left for the same target folder."""
     prefix, _, own = scratch.name.rpartition("-")
     for path in scratch.parent.glob(f"{prefix}-*"):
         number = path.name.rpartition("-")[2]
@@ -207,11 +228,3 @@ def _running(process: int) -> bool:
     except PermissionError:  # another user's
         return True
     return True
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

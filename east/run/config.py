@@ -4,14 +4,14 @@
 may itself name a base), the file, the overrides. Unknown keys are refused with the nearest valid name.
 """
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from east.run import yaml_file
+from east.run.loss_table import LOSSES
 from east.run.validation import Section, validate
 
 BASE = "base"  # the starting model's name among results
@@ -199,7 +199,7 @@ class Examples(Section):
 class Loss(Section):
     """The objective; equations in east/training/losses.py."""
 
-    name: Literal["sft", "dpo", "kto"] = Field("sft", description="the loss")
+    name: str = Field("sft", description="the loss: a row of LOSSES")
     beta: float = Field(0.1, gt=0, description="DPO, KTO")
     normalization: Literal["example", "sum", "token", "microbatch"] = Field(
         "example", description="SFT: 1/T_i; none; per token of the step; the release's micro-batch mean"
@@ -209,17 +209,22 @@ class Loss(Section):
     kl: Literal["step", "microbatch"] = Field("step", description="KTO: what z0 is averaged over")
     local_weight: Literal["none", "lw_p", "lw_w"] = Field("none", description="Eq. 8-10, on top of w")
 
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in LOSSES:
+            raise ValueError(f"expected one of {', '.join(LOSSES)}")
+        return name
+
     @property
     def depends_on_split(self) -> bool:
         """Whether something is averaged over micro-batches, so that their size changes the loss."""
-        return {"sft": self.normalization, "kto": self.kl}.get(self.name) == "microbatch"
+        return any(getattr(self, key) == "microbatch" for key in LOSSES[self.name].settings)
 
     @property
     def used(self) -> dict[str, Any]:
         """The settings that this loss reads."""
-        kto = {"lambda_desirable", "lambda_undesirable", "kl"}
-        unused = {"sft": {"beta", *kto}, "dpo": {"normalization", *kto}, "kto": {"normalization"}}.get(self.name)
-        return self.model_dump(exclude=unused)
+        return self.model_dump(include={"name", "local_weight", *LOSSES[self.name].settings})
 
 
 class Train(Section):
@@ -239,7 +244,7 @@ class Train(Section):
     eps: float = Field(1e-8, gt=0, description="AdamW")
     max_grad_norm: float = Field(1.0, gt=0, description="clipping")
     dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="of the weights")
-    deepspeed: str = Field("ds_configs/zero1.json", description="ZeRO keys only")
+    deepspeed: str = Field("zero1", description="ZeRO: zero0 to zero3, zero2_offload, zero3_offload, or a file")
     gradient_checkpointing: bool = Field(False, description="recompute activations")
     compile: bool = Field(False, description="torch.compile every decoder layer (not with ZeRO 3)")
     head_chunk: int = Field(2048, ge=1, description="completion tokens per chunk of the LM head")
@@ -312,22 +317,6 @@ class Config(Section):
         """What `models.resolve` asks for: path, revision, and where an adapter is kept merged into its base."""
         return self.model.path, self.model.revision, Path(self.run) / "merged"
 
-    @property
-    def dataset_settings(self) -> dict[str, Any]:
-        """What decides a dataset beside model and files: prompts, sampling, grading, the loss and the rules.
-
-        Every later stage holds the dataset to it, so that a run file never states what is not so.
-        """
-        unused = {"name"} if self.loss.name == "kto" else {"name", "kl_plans"}
-        drawn = {**self.sampling.plan, **self.sampling.model_dump(mode="json", include={"n", "adaptive"})}
-        return {
-            "task": self.task.model_dump(mode="json", exclude={"train", "test", "test_rows"}),
-            "sampling": {"imported": True} if self.sampling.responses else drawn,
-            "grading": self.grading.rules,
-            "loss": self.loss.name,
-            "rules": self.examples.model_dump(mode="json", exclude=unused),
-        }
-
     def folder_of(self, kind: str) -> Path:
         """Where an artefact of this run stands. Columns stand under the dataset's name, models under `label`."""
         dataset = self.examples.name or self.loss.name
@@ -356,36 +345,6 @@ def load(path: str | Path, overrides: list[str] | None = None) -> Config:
 def parse(values: dict[str, Any], where: str = "config") -> Config:
     """Validate a nested dict; errors name the key, what was found and what is expected."""
     return validate(Config, values, where)
-
-
-def read_zero(path: str) -> dict[str, Any]:
-    """The `zero_optimization` section of a DeepSpeed file.
-
-    Raises ValueError for a missing or broken file, or one that holds keys the run file owns.
-    """
-    try:
-        values = json.loads(Path(path).read_text())
-    except OSError as error:
-        raise ValueError(f"train.deepspeed: cannot read {path} ({error.strerror}); see ds_configs/") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"train.deepspeed: {path} is not JSON ({error})") from None
-    keys = sorted(values) if isinstance(values, dict) else [f"a {type(values).__name__}"]
-    if keys != ["zero_optimization"] or not isinstance(values["zero_optimization"], dict):
-        raise ValueError(
-            f"{path}: found {keys}, expected zero_optimization only; batch size, precision, clipping "
-            "and accumulation belong to the run file's train section"
-        )
-    if (stage := values["zero_optimization"].get("stage", 0)) not in (0, 1, 2, 3):
-        raise ValueError(f"{path}: found zero_optimization.stage {stage!r}, expected 0, 1, 2 or 3; see ds_configs/")
-    return values["zero_optimization"]
-
-
-def zero_of(train: Train) -> dict[str, Any]:
-    """The ZeRO settings of a run. Raises ValueError as `read_zero` does, and where train.compile excludes them."""
-    zero = read_zero(train.deepspeed)
-    if train.compile and zero.get("stage") == 3:
-        raise ValueError("train.compile with ZeRO 3 is not supported; set train.compile=false or take ZeRO 0 to 2")
-    return zero
 
 
 def to_yaml(config: Config) -> str:

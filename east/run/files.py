@@ -5,7 +5,7 @@ import gzip
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -55,7 +55,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+def read_jsonl(path: Path) -> Iterator[Any]:
     """Rows of a JSON-lines file. Raises ValueError with file and line number for a line that is no object."""
     opener = gzip.open if path.suffix == ".gz" else open
     try:
@@ -66,9 +66,7 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
                 try:
                     row = json.loads(line)
                 except json.JSONDecodeError as error:
-                    raise ValueError(
-                        f"{path}, line {number}: not JSON ({error.msg}); mend or remove the line"
-                    ) from None
+                    raise ValueError(f"{path}, line {number}: not JSON ({error.msg}); fix or remove the line") from None
                 if not isinstance(row, dict):
                     raise ValueError(f"{path}, line {number}: found a {type(row).__name__}, expected an object")
                 yield row
@@ -76,8 +74,17 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
         raise ValueError(f"{path}: cannot read ({getattr(error, 'strerror', None) or error}); check the path") from None
 
 
-def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Rows as JSON lines; any text that a model can emit survives the round trip."""
     with path.open("w", encoding="ascii") as file:
         for row in rows:
             file.write(json.dumps(row) + "\n")
+
+
+def sync(folder: Path) -> None:
+    """Push a folder's entries to the disk: a rename in it then survives a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

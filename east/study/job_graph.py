@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 WARM = [
-    "east.commands.stages",
-    "east.evaluation.compare",
+    "east.commands.index",
+    "east.commands.evaluate",
     "east.sampling.transformers_engine",
     "east.training.reference",
     "deepspeed.runtime.zero.muon.original_muon",  # DeepSpeed imports it late, for more than a second

@@ -17,7 +17,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from east.run import artifacts, config, files
+from east.run import artifacts, config, files, pipeline
 from east.run.config import BASE, Config
 from east.study import job_graph
 from east.study.study_file import Cell, Plan, Study, before, expand, selection, settings
@@ -108,7 +108,7 @@ class Book:
         row, cell = self.rows[identity], self.cells[identity]
         row |= {"status": "done", "error": None, "stands_on": self._found(cell)}
         if row["weights"]:
-            summary = artifacts.read(self.folder / row["weights"], "weights", "python -m east weigh --config X").summary
+            summary = pipeline.at("weights", self.folder / row["weights"]).open().summary
             row |= {"examples": summary["examples"], "examples_left_out": summary["left_out"]}
             row["a_found"] = summary.get("a") if row["a"] == "auto" else None
             shutil.rmtree(self.folder / row["train"] / "checkpoint", ignore_errors=True)

@@ -11,9 +11,9 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field
 
-from east.commands import rounds
 from east.run import config, validation, yaml_file
 from east.run.config import NAME, Config
+from east.run.launch import command
 from east.run.validation import Section
 from east.study.job_graph import Job
 
@@ -239,7 +239,7 @@ class Plan:
         last: tuple[str, ...] = ()
         for stage in ("tiny", "grade", "index", "weigh", "train") if task.teach else ():
             name = f"{task.name}/{BACKBONE}/{stage}"
-            self.jobs.setdefault(name, Job(name, [*program(stage), "--config", str(task.teach)], last))
+            self.jobs.setdefault(name, Job(name, [*command(stage), "--config", str(task.teach)], last))
             last = (name,)
         return last
 
@@ -248,28 +248,28 @@ class Plan:
         if cell.round == 1:  # smaller n reads the first responses of the same samples
             whole = cell._replace(n=self.study.n)
             stem = str(Path(whole.place).parent)
-            sampled = self._add(f"{stem}/sample", program("sample"), whole, *self._taught(cell.task))
+            sampled = self._add(f"{stem}/sample", command("sample"), whole, *self._taught(cell.task))
         else:
             folder = cell.place
-            sampled = self._add(f"{folder}/sample", program("sample"), cell, self._trained(before(cell)))
-        return self._add(f"{folder}/grade", program("grade"), cell, sampled)
+            sampled = self._add(f"{folder}/sample", command("sample"), cell, self._trained(before(cell)))
+        return self._add(f"{folder}/grade", command("grade"), cell, sampled)
 
     def _trained(self, cell: Cell) -> str:
         found, graded = settings(self.study, cell), self._graded(cell)
         stem = str(Path(graded).parent / str(cell.loss))
-        indexed = self._add(f"{stem}/index", program("index"), cell, graded)
-        needs = [self._add(f"{stem}/weigh-{found.weighting.slug}", program("weigh"), cell, indexed)]
+        indexed = self._add(f"{stem}/index", command("index"), cell, graded)
+        needs = [self._add(f"{stem}/weigh-{found.weighting.slug}", command("weigh"), cell, indexed)]
         if cell.loss != "sft":
-            needs.append(self._add(f"{stem}/reference", program("reference", found), cell, indexed))
-        return self._add(f"{cell.place}/train", program("train", found), cell, *needs)
+            needs.append(self._add(f"{stem}/reference", command("reference", found.rounds.launcher), cell, indexed))
+        return self._add(f"{cell.place}/train", command("train", found.rounds.launcher), cell, *needs)
 
     def _evaluated(self, cell: Cell) -> list[str]:
         base = ["--base"] if cell.loss is None else []
         after = self._taught(cell.task) if base else (self._trained(cell),)
-        found = [self._add(f"{cell.place}/evaluate", program("evaluate"), cell, *after, more=base)]
+        found = [self._add(f"{cell.place}/evaluate", command("evaluate"), cell, *after, more=base)]
         if cell.select:
             more = [*base, *selection(cell)]
-            found.append(self._add(f"{cell.place}/select", program("evaluate"), cell, *after, more=more))
+            found.append(self._add(f"{cell.place}/select", command("evaluate"), cell, *after, more=more))
         return found
 
 
@@ -277,11 +277,3 @@ def selection(cell: Cell) -> list[str]:
     """Overrides that evaluate on the task's held-out train rows."""
     assert cell.task.select is not None
     return ["eval.split=train", "eval.rows=[{},{}]".format(*cell.task.select)]
-
-
-def program(stage: str, found: Config | None = None) -> list[str]:
-    """The start of a stage's command line; training and the reference go through the run's launcher."""
-    launcher = found.rounds.launcher if found else "python"
-    if stage in ("sample", "train"):
-        return [*rounds.launcher(launcher), str(rounds.ROOT / f"{stage}.py")]
-    return [*rounds.launcher(launcher, "-m", "--module"), "east", stage]

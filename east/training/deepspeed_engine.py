@@ -68,6 +68,8 @@ def initialize(
     `engine.backward(loss, scale_wrt_gas=False)` are scaled by the number of ranks. Accumulated in fp32; bf16
     with ZeRO 0 has no fp32 accumulation in DeepSpeed and accumulates in bf16.
     """
+    if not torch.cuda.is_available():
+        _trim_before_larger_batches(module)
     ranks = dist.get_world_size()
     settings: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": micro_batch,
@@ -93,6 +95,23 @@ def initialize(
         engine.clip_fp32_gradients = clip
     engine._copy_recovery_script = lambda _: None  # on rank 0 alone: a full disk would leave the others waiting
     return engine
+
+
+def _trim_before_larger_batches(module: nn.Module) -> None:
+    """On the CPU, give free memory back to the system before each micro-batch that is larger than all before it.
+
+    What smaller ones left is in pieces that a larger one cannot use, and would stay resident.
+    """
+    largest = 0
+
+    def trim(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+        nonlocal largest
+        tokens = len(inputs[0].input_ids)
+        if torch.is_grad_enabled() and tokens > largest:
+            ctypes.CDLL(None).malloc_trim(0)
+            largest = tokens
+
+    module.register_forward_pre_hook(trim)
 
 
 def reduce_sum(values: Tensor) -> Tensor:
@@ -127,13 +146,6 @@ def together() -> Iterator[None]:
     failed = [(rank, text) for rank, text in enumerate(told) if text is not None]
     if failed:
         raise ValueError("rank {}: {}".format(*failed[0]))
-
-
-def trim(device: torch.device) -> None:
-    """Hand what malloc holds free back to the system, on the CPU: what smaller micro-batches left is in pieces that a
-    larger one cannot use, and would stay resident beside it."""
-    if device.type == "cpu":
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def gather(engine: Any, rank: int) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""The equations on log-probabilities: one value per example, no reduction, torch only.
+"""The losses: equations on log-probabilities, one value per example, no reduction.
 
 Notation. lp(y|x) = sum over completion tokens of log pi(y_t | x, y_<t); T = number of completion tokens;
 r = lp_policy - lp_reference. The step's loss is (1/B) sum_i w_i L_i over the B examples of one optimizer
@@ -6,15 +6,46 @@ step, whatever ranks and micro-batches they are spread over. What needs the whol
 mean perplexity) is therefore an argument: the loop reduces it.
 
 Every tensor is floating point (fp32 in training, any dtype is kept) of shape [B] unless said otherwise.
+
+`sft`, `dpo` and `kto` are the equations. `sft_examples`, `dpo_examples` and `kto_examples` are what the rows of
+`run/loss_table.py` name: each applies its equation to the examples of a micro-batch.
 """
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from east.run.config import Loss
+
 Normalization = Literal["example", "sum", "token"]
+
+
+class LossInputs(NamedTuple):
+    """What a loss is given of the b examples of a micro-batch; tensors are [b], the first three of the chosen response
+    where examples are pairs.
+
+    logprobs: lp under the policy, with gradient. ref_logprobs: lp under the reference (0 where the loss needs none).
+    lengths: int64, T with the end token. rejected_*: the same of the rejected response; None where examples are no
+    pairs. desirable: bool, whether the response is right. mean_length: mean T over the step (over the micro-batch with
+    normalization: microbatch). z0: KTO's reference point, a scalar without gradient.
+    """
+
+    logprobs: Tensor
+    ref_logprobs: Tensor
+    lengths: Tensor
+    rejected_logprobs: Tensor | None
+    rejected_ref_logprobs: Tensor | None
+    rejected_lengths: Tensor | None
+    desirable: Tensor
+    mean_length: float
+    z0: float | Tensor
+
+
+# A row's function: (inputs, the run file's loss section) to (values [b], the sums that the row's `logs` names).
+LossFunction = Callable[[LossInputs, Loss], tuple[Tensor, dict[str, Tensor]]]
 
 
 def sft(
@@ -101,3 +132,41 @@ def local_weight_w(collision: Tensor, lengths: Tensor) -> Tensor:
     the weight is the product over both responses.
     """
     return torch.exp(collision.detach() / lengths)
+
+
+def sft_examples(x: LossInputs, loss: Loss) -> tuple[Tensor, dict[str, Tensor]]:
+    """`sft`; logs the sum of -lp / T."""
+    normalization: Normalization = "token" if loss.normalization == "microbatch" else loss.normalization
+    values = sft(x.logprobs, x.lengths, normalization, x.mean_length)
+    return values, {"nll": (-x.logprobs.detach() / x.lengths).sum()}
+
+
+def dpo_examples(x: LossInputs, loss: Loss) -> tuple[Tensor, dict[str, Tensor]]:
+    """`dpo`; logs as `pair_logs`."""
+    assert x.rejected_logprobs is not None and x.rejected_ref_logprobs is not None
+    values = dpo(x.logprobs, x.rejected_logprobs, x.ref_logprobs, x.rejected_ref_logprobs, loss.beta)
+    return values, pair_logs(x, loss.beta)
+
+
+def kto_examples(x: LossInputs, loss: Loss) -> tuple[Tensor, dict[str, Tensor]]:
+    """`kto`; logs sums of the rewards of desirable and undesirable examples, and the number of desirable ones."""
+    lambdas = loss.lambda_desirable, loss.lambda_undesirable
+    values = kto(x.logprobs, x.ref_logprobs, x.desirable, x.z0, loss.beta, *lambdas)
+    reward = rewards(x.logprobs, x.ref_logprobs, loss.beta)
+    return values, {
+        "reward_desirable": (reward * x.desirable).sum(),
+        "reward_undesirable": (reward * ~x.desirable).sum(),
+        "desirable": x.desirable.sum(),
+    }
+
+
+def pair_logs(x: LossInputs, beta: float) -> dict[str, Tensor]:
+    """Sums over pairs: implicit rewards, and how often the chosen response has the higher one."""
+    assert x.rejected_logprobs is not None and x.rejected_ref_logprobs is not None
+    chosen = rewards(x.logprobs, x.ref_logprobs, beta)
+    rejected = rewards(x.rejected_logprobs, x.rejected_ref_logprobs, beta)
+    return {
+        "reward_chosen": chosen.sum(),
+        "reward_rejected": rejected.sum(),
+        "accuracy": (chosen > rejected).sum(),
+    }

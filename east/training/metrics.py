@@ -1,12 +1,68 @@
-"""What a training run reports: metrics.jsonl always; TensorBoard and Weights & Biases when asked."""
+"""What a training run reports: sums over a step, metrics.jsonl always, TensorBoard and Weights & Biases when asked."""
 
 import json
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
 
 from east.run import files
 
 FILE = "metrics.jsonl"
+
+
+class Sums:
+    """Sums over the examples of a step, kept on the device until the step's end.
+
+    names: what the loss logs (see `run/loss_table.py`), beside `loss` and `tokens`.
+    """
+
+    def __init__(self, names: Iterable[str], device: torch.device):
+        self.names, self.zero = ("loss", "tokens", *names), torch.zeros((), dtype=torch.float64, device=device)
+        self.clear()
+
+    def clear(self) -> None:
+        """Start a step."""
+        self.values = dict.fromkeys(self.names, self.zero)
+
+    def add(self, logged: dict[str, Tensor]) -> None:
+        """Add a micro-batch's sums."""
+        self.values = {name: total + logged[name] for name, total in self.values.items()}
+
+    def reduce(self, over_ranks: Callable[[Tensor], Tensor], flag: bool) -> tuple[dict[str, float], float]:
+        """(the sums over all ranks, the number of ranks whose flag is set): the step's only wait for the device."""
+        values = torch.stack([*self.values.values(), self.zero + flag])
+        *totals, flags = over_ranks(values).tolist()
+        return dict(zip(self.names, totals, strict=True)), flags
+
+
+def row(
+    step: int,
+    epoch: int,
+    examples: int,
+    summed: dict[str, float],
+    rate: float,
+    grad_norm: float,
+    z0: Sequence[float],
+    seconds: float,
+) -> dict[str, Any]:
+    """One line of metrics.jsonl; sums over the step become means over its examples.
+
+    z0: of this rank's micro-batches, logged as their mean where the loss logs desirable examples (KTO).
+    """
+    line: dict[str, Any] = {"step": step, "epoch": epoch, "examples": examples}
+    line |= {"loss": summed["loss"], "lr": rate, "grad_norm": grad_norm, "tokens": summed["tokens"]}
+    line["tokens_per_second"] = summed["tokens"] / seconds
+    if torch.cuda.is_available():
+        line["gpu_memory"] = torch.cuda.max_memory_allocated()  # bytes, of this rank, so far
+    counts = dict.fromkeys(summed, float(examples))
+    if "desirable" in summed:
+        counts |= {"reward_desirable": summed["desirable"], "reward_undesirable": examples - summed["desirable"]}
+        line["z0"] = float(np.mean(z0))
+    return line | {k: v / max(counts[k], 1) for k, v in summed.items() if k not in line and k != "desirable"}
 
 
 class Log:

@@ -6,6 +6,7 @@ first, on every rank alike, so that the loss does not depend on how the step is 
 
 import contextlib
 import dataclasses
+import pkgutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -14,35 +15,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from east.data.indexed_dataset import IndexedDataset
+from east.data.training_data import Data, Rows
 from east.run.config import Loss, Train
+from east.run.loss_table import LOSSES
 from east.training import losses, schedule
 from east.training.logprobs import SequenceLogprobs
 from east.training.packing import PackedBatch, on_device, pack
 
 PASS = 4  # micro-batches whose mismatched pairs share a pass: without gradient they take less memory than one with
-Rows = NDArray[np.int64]
 Reduce = Callable[[Tensor], Tensor]  # element-wise sums over ranks
-
-REPORTED = {  # what is summed over a step for the log, per loss
-    "sft": ("loss", "tokens", "nll"),
-    "dpo": ("loss", "tokens", "reward_chosen", "reward_rejected", "accuracy"),
-    "kto": ("loss", "tokens", "reward_desirable", "reward_undesirable", "desirable"),
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Data:
-    """What is trained: the token store, and columns beside it."""
-
-    tokens: IndexedDataset
-    weights: NDArray[np.float64]  # [examples], mean 1 over the kept ones
-    kept: Rows  # rows of the examples that are trained
-    reference: NDArray[np.float64] | None  # [sequences]; None for SFT
-    inputs: dict[str, str]  # fingerprints of all of these
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,15 +33,15 @@ class Scored:
     """Packed sequences and what the reference thinks of each."""
 
     batch: PackedBatch
-    reference: Tensor  # [sequences] float32; zero for SFT
+    reference: Tensor  # [sequences] float32; zero where the loss needs none
 
 
 @dataclasses.dataclass(frozen=True)
 class MicroBatch:
-    """b examples of one rank, on the device. DPO packs 2b sequences: the chosen, then the rejected."""
+    """b examples of one rank, on the device. Pairs are packed as 2b sequences: the chosen, then the rejected."""
 
     batch: PackedBatch
-    reference: Tensor  # [sequences] float32; zero for SFT
+    reference: Tensor  # [sequences] float32; zero where the loss needs none
     weights: Tensor  # [b] float32; zero for the stand-in of a rank that has no work
     desirable: Tensor  # [b] bool
     real: bool
@@ -103,12 +86,13 @@ def load(data: Data, loss: Loss, train: Train, number: int, rank: int, ranks: in
     """Read and pack this rank's share of optimizer step `number`."""
     epoch, rows = schedule.step_rows(data.kept, number, train.batch_size, train.seed)
     examples, lengths = data.tokens.examples[rows], data.tokens.sequences["completion_length"]
-    plan = None if data.tokens.kl is None or loss.name != "kto" else data.tokens.kl[epoch % len(data.tokens.kl)]
+    kind = LOSSES[loss.name]
+    plan = data.tokens.kl[epoch % len(data.tokens.kl)] if kind.mismatched and data.tokens.kl is not None else None
     if train.micro_tokens is None:
         mine = schedule.share(rows, rank, ranks, train.micro_batch)
     else:
         tokens = lengths[examples["response"]]
-        if loss.name == "dpo":
+        if kind.pair:
             tokens = tokens + lengths[examples["rejected"]]
         tokens = tokens + data.tokens.sequences["prompt_length"][examples["response"]]  # stored once, also for a pair
         mine = schedule.share_tokens(rows, tokens, rank, ranks, train.micro_tokens)
@@ -127,10 +111,10 @@ def collate(data: Data, rows: Rows, loss: Loss, real: bool, device: torch.device
     makes the same collectives."""
     examples = data.tokens.examples[rows]
     sequences = examples["response"]
-    if loss.name == "dpo":
+    if LOSSES[loss.name].pair:
         sequences = np.concatenate([sequences, examples["rejected"]])
     weights = data.weights[rows] if real else np.zeros(len(rows))
-    if loss.name == "sft" and loss.normalization == "microbatch":
+    if averages_micro_batch(loss):
         weights = np.full_like(weights, weights.mean())
     own = _scored(data, sequences, device)
     return MicroBatch(
@@ -153,7 +137,7 @@ def step_numbers(loss: Loss, model: Any, step: Step, reduce: Reduce) -> list[Ste
             found = [losses.perplexity(*_per_example(model(m.batch), len(m.weights))) for m in step.micro_batches]
         total, count = reduce(_sums_and_counts(found, step).sum(0))
         numbers = [dataclasses.replace(n, mean_perplexity=total / count) for n in numbers]
-    if loss.name == "kto":
+    if LOSSES[loss.name].mismatched:
         ratios = _sums_and_counts(_mismatched(model, step), step)  # [micro-batches, 2]
         if loss.kl == "step":
             ratios = reduce(ratios.sum(0)).expand_as(ratios)
@@ -168,30 +152,12 @@ def step_numbers(loss: Loss, model: Any, step: Step, reduce: Reduce) -> list[Ste
 def example_losses(
     loss: Loss, out: SequenceLogprobs, micro: MicroBatch, numbers: StepNumbers
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Unweighted loss of each example [b], and sums for the log (see REPORTED), not yet waited for."""
-    b = len(micro.weights)
-    if loss.name == "dpo":
-        chosen, rejected = out.sums[:b], out.sums[b:]
-        ref_chosen, ref_rejected = micro.reference[:b], micro.reference[b:]
-        values = losses.dpo(chosen, rejected, ref_chosen, ref_rejected, loss.beta)
-        good = losses.rewards(chosen, ref_chosen, loss.beta)
-        bad = losses.rewards(rejected, ref_rejected, loss.beta)
-        report = {"reward_chosen": good.sum(), "reward_rejected": bad.sum(), "accuracy": (good > bad).sum()}
-    elif loss.name == "kto":
-        lambdas = loss.lambda_desirable, loss.lambda_undesirable
-        values = losses.kto(out.sums, micro.reference, micro.desirable, numbers.z0, loss.beta, *lambdas)
-        reward = losses.rewards(out.sums, micro.reference, loss.beta)
-        report = {
-            "reward_desirable": (reward * micro.desirable).sum(),
-            "reward_undesirable": (reward * ~micro.desirable).sum(),
-            "desirable": micro.desirable.sum(),
-        }
-    else:
-        normalization, mean_length = loss.normalization, numbers.mean_length
-        if normalization == "microbatch":  # the release: the micro-batch's token mean, weights averaged in collate
-            normalization, mean_length = "token", float(np.mean(micro.batch.lengths))
-        values = losses.sft(out.sums, out.lengths, normalization, mean_length)
-        report = {"nll": (-out.sums.detach() / out.lengths).sum()}
+    """Unweighted loss of each example [b], and sums for the log (the row's `logs`), not yet waited for."""
+    kind, b = LOSSES[loss.name], len(micro.weights)
+    function: losses.LossFunction = pkgutil.resolve_name(kind.function)
+    values, report = function(_inputs(loss, out, micro, numbers), loss)
+    assert len(out.sums) == (2 if kind.pair else 1) * b and values.shape == (b,), (loss.name, values.shape, b)
+    assert report.keys() == set(kind.logs), (loss.name, report.keys())
     if loss.local_weight == "lw_p":
         values = values * losses.local_weight_p(*_per_example(out, b), numbers.mean_perplexity)
     elif loss.local_weight == "lw_w":
@@ -199,6 +165,27 @@ def example_losses(
         factor = losses.local_weight_w(out.collision, out.lengths)
         values = values * (factor if len(factor) == b else factor[:b] * factor[b:])
     return values, report
+
+
+def averages_micro_batch(loss: Loss) -> bool:
+    """The release's SFT: the micro-batch's token mean, times the mean of its weights."""
+    return "normalization" in LOSSES[loss.name].settings and loss.normalization == "microbatch"
+
+
+def _inputs(loss: Loss, out: SequenceLogprobs, micro: MicroBatch, numbers: StepNumbers) -> losses.LossInputs:
+    """The packed sequences of a micro-batch as the examples that its loss takes."""
+    b, pair = len(micro.weights), LOSSES[loss.name].pair
+    return losses.LossInputs(
+        logprobs=out.sums[:b],
+        ref_logprobs=micro.reference[:b],
+        lengths=out.lengths[:b],
+        rejected_logprobs=out.sums[b:] if pair else None,
+        rejected_ref_logprobs=micro.reference[b:] if pair else None,
+        rejected_lengths=out.lengths[b:] if pair else None,
+        desirable=micro.desirable,
+        mean_length=float(np.mean(micro.batch.lengths)) if averages_micro_batch(loss) else numbers.mean_length,
+        z0=numbers.z0,
+    )
 
 
 def _sums_and_counts(values: Iterable[Tensor], step: Step) -> Tensor:

@@ -16,18 +16,17 @@ from tqdm import tqdm
 from east import models
 from east.data import training_data
 from east.data.indexed_dataset import IndexedDataset
-from east.run import artifacts, files
+from east.run import artifacts, pipeline, summaries
 from east.run.config import Config
 from east.training import deepspeed_engine, objective, reference_cache
 from east.training.logprobs import CompletionLogprobs
 from east.training.packing import pack
 
-MAKE = training_data.MAKE.format("reference")
 TOKENS = 8192  # per forward pass
 # Nats that two packings of one sequence may differ by, times the square root of its tokens: each token's rounding is
 # its own. In bfloat16 the logits themselves are rounded, to 0.06 at 16.
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.2}
-MEND = f"delete the round's folders reference/ and scores/ and run `{MAKE}`"
+REMAKE = f"delete the round's folders reference/ and scores/ and run `{pipeline.COMMANDS['reference']}`"
 CHECKED = 4  # sequences that are scored again
 Rows = NDArray[np.int64]
 
@@ -87,7 +86,7 @@ def check(
     if not worst <= TOLERANCE[dtype]:
         raise ValueError(
             f"reference: {len(few)} sequences scored again differ by up to {worst:.2g} sqrt(T) nats (T tokens), "
-            f"expected at most {TOLERANCE[dtype]:g} sqrt(T); {MEND}"
+            f"expected at most {TOLERANCE[dtype]:g} sqrt(T); {REMAKE}"
         )
 
 
@@ -96,21 +95,20 @@ def run(config: Config) -> None:
 
     Killed and started again, or run for another dataset of the round, it scores what is not in the book.
     """
-    dataset = IndexedDataset(config.folder_of("dataset"), config.dataset_settings)
+    dataset = IndexedDataset(pipeline.dataset(config))
     start = models.resolve(*config.starting_model)
-    folder, settings = config.folder_of("reference"), training_data.reference_settings(config)
-    model = {"model": artifacts.model_digest(start)}
-    inputs = {"dataset": dataset.fingerprint, **model}
-    if artifacts.reusable(folder, training_data.REFERENCE, settings, inputs, MAKE):
-        print(f"reference: {folder} is complete")
+    model, kernel = artifacts.model_digest(start), training_data.kernel()
+    artifact = pipeline.reference(config, kernel, model, dataset.fingerprint)
+    if artifact.complete():
+        print(f"reference: {artifact.folder} is complete")
         return
     rank, ranks, device = deepspeed_engine.start()
-    book, keys = config.folder_of("scores") / files.digest({**settings, **model}), dataset.keys()
+    cache, keys = pipeline.scores(config, kernel, model), dataset.keys()
     column = np.zeros(len(keys))
     with deepspeed_engine.together():
         if rank == 0:
-            artifacts.claim(book, settings, model, MAKE)
-            column = reference_cache.look_up(reference_cache.read(book), keys)
+            cache.claim()
+            column = reference_cache.look_up(reference_cache.read(cache.folder), keys)
     column = _sum_over_ranks(column, device)  # every other rank adds zero; NaN where unknown
     known, missing = np.flatnonzero(~np.isnan(column)), np.flatnonzero(np.isnan(column))
     if rank == 0:
@@ -120,17 +118,16 @@ def run(config: Config) -> None:
         module = CompletionLogprobs(policy, config.train.head_chunk, device=device).eval()
         if len(known):
             check(module, dataset, column, known, device, config.train.dtype, config.train.seed)
-        with reference_cache.appending(book) as append:
+        with reference_cache.appending(cache.folder) as append:
             mine = fill(module, dataset, share(dataset, missing, rank, ranks), keys, append, device, show=rank == 0)
         column[missing] = _sum_over_ranks(mine[missing], device)
     with deepspeed_engine.together():
         if rank == 0:
-            with artifacts.writing(folder, training_data.REFERENCE, settings, inputs) as (scratch, summary):
+            with artifact.writing() as (scratch, summary):
                 np.save(scratch / "logprobs.npy", column)
                 per_token = column / dataset.sequences["completion_length"]
                 summary.update(sequences=len(column), mean_logprob_per_token=float(per_token.mean()))
-            print(f"reference: {folder}\n    sequences: {len(column)}")
-            print(f"    mean log-probability per token: {per_token.mean():.4f}")
+            summaries.show("reference", artifact.folder, summary)
 
 
 def share(dataset: IndexedDataset, rows: Rows, rank: int, ranks: int) -> list[Rows]:

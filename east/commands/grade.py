@@ -1,0 +1,78 @@
+"""Read the final answers of samples/, mark them right or wrong, gather equal ones: writes graded/.
+
+With sampling.responses set, responses made elsewhere are read first. With --cases, the grader is tried on labelled
+answers instead of a run.
+"""
+
+import argparse
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+from east.grading import GradedQuestion, Summary, grade, qwen_string
+from east.run import files, pipeline, summaries
+from east.run.artifacts import Artifact, Manifest
+from east.run.config import Config, Grading
+from east.sampling import samples
+
+EXAMPLE = "east grade --config configs/1b_gsm8k_sft.yaml"
+INSTEAD_OF_CONFIG = ("cases",)
+
+
+def flags(parser: argparse.ArgumentParser) -> None:
+    """--cases and --out, which go together."""
+    parser.add_argument("--cases", metavar="FILE", help="labelled cases instead of a run (JSON lines)")
+    parser.add_argument("--out", metavar="FILE", help="with --cases: where verdicts go")
+
+
+def run(config: Config | None, arguments: argparse.Namespace) -> None:
+    """The stage, or the grader on labelled cases. Raises ValueError for flags that do not go together."""
+    if (arguments.cases is None) != (arguments.out is None):
+        raise ValueError("--cases and --out go together: give --cases FILE --out FILE, or neither")
+    if arguments.cases is not None:
+        if config is not None:
+            raise ValueError("--cases takes no --config; give grading.key=value settings on the command line")
+        from east.commands import grade_cases
+
+        return grade_cases.run(arguments.cases, arguments.out, arguments.overrides)
+    assert config is not None
+    source = pipeline.samples(config)
+    if config.sampling.responses:
+        import_responses(config, source)
+    grade_folder(source, pipeline.graded(config, source.open().fingerprint), config.grading)
+
+
+def import_responses(config: Config, target: Artifact) -> None:
+    """Bring your own: `sampling.responses` becomes samples/."""
+    from east.sampling import imported, prompts  # torch and transformers, which grading itself does not need
+
+    asked = prompts.ask(config)
+    path = Path(str(config.sampling.responses))
+    manifest = imported.import_responses(target, path, asked.questions, asked.prompts, asked.tokenizer)
+    summaries.show("samples", target.folder, {**manifest.summary, "questions_dropped": asked.dropped})
+
+
+def grade_folder(source: Artifact, target: Artifact, grading: Grading) -> Manifest:
+    """Grade a samples folder (the training samples, or an evaluation's): questions.jsonl, a line per question."""
+    if not target.complete():
+        count = Summary(**grading.model_dump())
+        n = (target.settings or {})["n"]
+        with target.writing() as (scratch, summary):
+            total = source.open().summary["questions"]
+            rows = tqdm(samples.read(source, n), desc="grade", unit="question", total=total)
+            graded = grade(rows, summary=count, **grading.model_dump())
+            files.write_jsonl(scratch / "questions.jsonl", with_string_match(graded))
+            summary.update(count.report())
+            files.write_text(scratch / "report.json", json.dumps(summary, indent=1) + "\n")
+    manifest = target.open()
+    summaries.show("graded", target.folder, manifest.summary)
+    return manifest
+
+
+def with_string_match(rows: Iterable[GradedQuestion]) -> Iterator[dict[str, object]]:
+    """Add to each verdict: is the normalised string that of the gold? (examples.drop_disagreement asks)"""
+    for row in rows:
+        gold = qwen_string(row["gold"])
+        yield {**row, "string_match": [a is not None and qwen_string(a) == gold for a in row["answer"]]}

@@ -1,0 +1,17 @@
+"""Many runs side by side: the experiments of a study file over its tasks and seeds; --config names the study file.
+
+Stopped or killed, the same command goes on.
+"""
+
+import argparse
+
+from east.study import ledger
+from east.study.study_file import Study
+from east.study.study_file import load as load
+
+EXAMPLE = "east study --config configs/study_small.yaml seeds=[0]"
+
+
+def run(study: Study, _: argparse.Namespace) -> None:
+    """Run every cell that is not done."""
+    ledger.run(study)

@@ -50,7 +50,7 @@ def test_what_is_missing_is_named_with_its_command(dpo, capsys):
     printed = capsys.readouterr().out
     assert "weights: not there yet; make it with `python -m east weigh --config X`" in printed
     assert "reference: not there yet; make it with `python -m east reference --config X`" in printed
-    assert "they were held to no sample" in printed
+    assert "they were compared with no sample" in printed
 
 
 @pytest.mark.parametrize("what", ["prompt", "completion", "pair"])
@@ -76,7 +76,7 @@ def test_stored_tokens_that_differ_from_the_samples_stop(dpo, what):
 def test_columns_are_held_to_dataset_and_model(dpo, tmp_path, tiny_model):
     """The same words as train.py's, before it starts."""
     bf16 = config.parse(settings(tmp_path, tiny_model, loss={"name": "dpo"}, train={"dtype": "bfloat16"}))
-    with pytest.raises(ValueError, match="is not the reference of this run: dtype: found"):
+    with pytest.raises(ValueError, match="was made from something else: dtype: found"):
         preflight.run(bf16)
     np.save(dpo.folder_of("weights") / "weights.npy", np.full(20, 2.0))
     with pytest.raises(ValueError, match=r"weights.npy: content differs from its manifest"):

@@ -44,19 +44,22 @@ def anchors(page: Path) -> set[str]:
     return {"".join(c for c in text.lower() if c in kept).strip().replace(" ", "-") for text in headings}
 
 
+def code(page: Path) -> list[str]:
+    """The code blocks and the words in backticks of a page."""
+    return re.findall(r"^ *```.*?^ *```|`[^`\n]+`", page.read_text(), flags=re.M | re.S)
+
+
 @pages
 def test_commands_exist(page):
     """Every `east VERB` and `python -m east VERB` in code names a verb."""
-    code = re.findall(r"^```.*?^```|`[^`\n]+`", page.read_text(), flags=re.M | re.S)
-    verbs = {verb for text in code for verb in re.findall(r"(?:^|[\s`])east ([a-z]+)", text)}
+    verbs = {verb for text in code(page) for verb in re.findall(r"(?:^|[\s`])east ([a-z]+)", text)}
     assert verbs <= {*VERBS}, f"no such verbs: {verbs - {*VERBS}}"
 
 
 @pages
 def test_files_exist(page):
-    """Paths in code that begin with a folder of the repository, and its programs."""
-    folders = "east|configs|ds_configs|docs|benchmarks|tests|requirements"
-    code = re.findall(r"^```.*?^```|`[^`\n]+`", page.read_text(), flags=re.M | re.S)
-    paths = {path for text in code for path in re.findall(rf"(?<![\w/.])(?:{folders})/[\w./]*\w", text)}
-    missing = {path for path in paths if not (ROOT / path).exists()}
+    """Paths in code that begin with a folder of the repository; capitals stand for a name (configs/X.yaml)."""
+    path = r"(?<![\w/.-])(?:east|configs|ds_configs|docs|benchmarks|tests|requirements)/[\w./-]*\w"
+    paths = {found for text in code(page) for found in re.findall(path, text)}
+    missing = {found for found in paths if found.islower() and not (ROOT / found).exists()}
     assert not missing, f"no such files: {sorted(missing)}"

@@ -1,11 +1,10 @@
 """Run files: bases, overrides, refusals with the nearest name; every shipped file loads."""
 
-import re
 from pathlib import Path
 
 import pytest
 
-from east.run import config, deepspeed_file, validation
+from east.run import config, deepspeed_file
 
 ROOT = Path(__file__).parent.parent
 FILES = [p for p in sorted((ROOT / "configs").rglob("*.yaml")) if not p.stem.startswith("study_")]
@@ -99,14 +98,6 @@ def test_deepspeed_files_hold_zero_keys_only(tmp_path):
     (tmp_path / "two.json").write_text('{"zero_optimization": {"stage": 1}, "train_batch_size": 4}')
     with pytest.raises(ValueError, match="belong to the run file"):
         deepspeed_file.read(str(tmp_path / "two.json"))
-
-
-def test_readme_lists_every_key_with_its_default():
-    """The README's reference table is the schema: key, default, meaning."""
-    text = (ROOT / "README.md").read_text()
-    rows = dict(re.findall(r"^\| `([\w.]+)` \| (.*?) \|", text, flags=re.MULTILINE))
-    expected = dict(validation.reference(config.Config))
-    assert {k: rows.get(k) for k in expected} == {k: f"`{v}`" for k, v in expected.items()}
 
 
 def test_weightings_that_differ_stand_in_different_folders():

@@ -82,7 +82,7 @@ def test_columns_are_held_to_dataset_and_model(dpo, tmp_path, tiny_model):
     with pytest.raises(ValueError, match=r"weights.npy: content differs from its manifest"):
         preflight.run(dpo)
     rewrite(dpo.folder_of("dataset"), lambda folder: (folder / "questions.json").write_text(" " + questions(folder)))
-    with pytest.raises(ValueError, match=r"\(weights\) belongs to dataset"):
+    with pytest.raises(ValueError, match=r"\(weights\) was made from something else: dataset: found"):
         preflight.run(dpo)
 
 

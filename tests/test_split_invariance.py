@@ -15,7 +15,7 @@ from east import models
 from east.checks import plain_trainer, split_invariance
 from east.checks.split_invariance import TOLERANCE, Split, curve_error, found_curve, found_gradient, gradient_error
 from east.data import indexed_dataset
-from east.run import config, pipeline
+from east.run import config, loss_table, pipeline
 from east.toy import arithmetic
 from east.toy.tiny_model import make_tiny_model  # fmt: skip
 from east.training import reference
@@ -42,7 +42,7 @@ CASES = [
 def write_run(found, base) -> None:
     """Random examples: responses of 1 to 60 tokens, two to a question, weights over four orders of magnitude."""
     rng = np.random.default_rng(0)
-    vocabulary, loss = models.vocabulary(base), found.loss.name
+    vocabulary, loss = models.vocabulary(base), loss_table.LOSSES[found.loss.name]
     dataset = pipeline.dataset(found, models.tokenizer_digest(models.load_tokenizer(base)))
     with dataset.writing() as (out, summary):
         writer = indexed_dataset.Writer(out, vocabulary)
@@ -53,12 +53,12 @@ def write_run(found, base) -> None:
         for q, (prompt, four) in enumerate(zip(prompts, answers, strict=True)):
             rows = [writer.sequence(prompt, answer, q, k) for k, answer in enumerate(four)]
             for k in (0, 1):
-                writer.example(q, rows[k], rows[k + 2] if loss == "dpo" else -1, loss != "kto" or k == 0)
+                writer.example(q, rows[k], rows[k + 2] if loss.pair else -1, not loss.labelled or k == 0)
         kl = [
             [writer.sequence(prompts[q], answers[q - plan][k], q, -1) for q in range(len(prompts)) for k in (0, 1)]
             for plan in (1, 2)
         ]
-        writer.close([str(q) for q in range(len(prompts))], np.array(kl) if loss == "kto" else None)
+        writer.close([str(q) for q in range(len(prompts))], np.array(kl) if loss.mismatched else None)
         summary.update(vocabulary=vocabulary)
     weights = np.exp(rng.normal(size=EXAMPLES) * 2.3)
     with pipeline.weights(found, dataset.open().fingerprint).writing() as (out, _):
@@ -92,7 +92,7 @@ def excerpts(tmp_path_factory, tiny_model):
         whole = config.parse(settings(tmp, tiny_model, model=model, loss={**loss, "beta": 0.5}, train=steps))
         write_run(whole, tiny_model)
         ours = split_invariance.excerpt(whole, tmp / "excerpt")
-        if ours.loss.name != "sft":
+        if loss_table.LOSSES[ours.loss.name].needs_reference:
             reference.run(ours)
         found[name] = (ours, *plain_trainer.train(ours, split_invariance.STEPS))
     return found

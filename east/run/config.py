@@ -32,10 +32,10 @@ class Lora(Section):
 class Model(Section):
     """The model that samples, is trained, and (before training) is the reference."""
 
-    path: str = Field(description="hub name or local folder, of a model or of a PEFT adapter")
+    path: str = Field(description="hub name or local folder of a model or of a PEFT adapter")
     revision: str | None = Field(None, description="hub revision")
     attention: Literal["packed", "packed_sdpa"] = Field(
-        "packed", description="of training: the best kernel (flash-attn's where installed), or plain SDPA per sequence"
+        "packed", description="in training: the best kernel (flash-attn where installed), or plain SDPA per sequence"
     )
     lora: Lora | None = Field(None, description="LoRA settings; null trains every weight")
 
@@ -43,57 +43,69 @@ class Model(Section):
 class Task(Section):
     """Where questions come from and how they are asked."""
 
-    name: Literal["gsm8k", "math", "jsonl", "arithmetic"] = Field("gsm8k", description="the task")
+    name: Literal["gsm8k", "math", "jsonl", "arithmetic"] = Field("gsm8k", description="which task")
     train: str | None = Field(None, description="train questions: local .jsonl[.gz] or hub name")
     test: str | None = Field(None, description="test questions: local .jsonl[.gz] or hub name")
-    shuffle: int | None = Field(None, ge=0, description="seed that shuffles the train rows before rows are counted")
+    shuffle: int | None = Field(
+        None, ge=0, description="seed of a shuffle of the train rows, before train_rows is applied"
+    )
     train_rows: tuple[int, int] | None = Field(None, description="use rows [first, last) of train")
     test_rows: tuple[int, int] | None = Field(None, description="use rows [first, last) of test")
-    level: Literal["easy", "hard"] = Field("easy", description="arithmetic only: how hard")
-    system_prompt: str | None = Field(SYSTEM_PROMPT, description="system message; null for none")
+    level: Literal["easy", "hard"] = Field("easy", description="arithmetic: how hard the problems are")
+    system_prompt: str | None = Field(SYSTEM_PROMPT, description="system message; null: none")
     prompt: str | None = Field(
-        None, description="for tokenizers without chat template: text with {system} and {question}"
+        None, description="prompt text with {system} and {question}, for tokenizers without a chat template"
     )
-    date: str = Field("26 Jul 2024", description="the date given to chat templates that print one")
+    date: str = Field("26 Jul 2024", description="date for chat templates that print one")
 
     @model_validator(mode="after")
     def _check(self) -> "Task":
         if self.name == "arithmetic" and self.shuffle is not None:
-            raise ValueError("shuffle: arithmetic problems stand in no order; remove the key")
+            raise ValueError("shuffle: arithmetic problems are in random order already; remove the key")
         return self
 
 
 class Adaptive(Section):
-    """Fewer responses where the entropy is settled; the rule is east/weighting/entropy.py's `settled`."""
+    """Fewer responses where more would not change the entropy; the rule is `settled` in east/weighting/entropy.py."""
 
-    first: int = Field(16, ge=1, description="responses to every question")
-    more: int = Field(16, ge=1, description="responses per step, up to n")
+    first: int = Field(16, ge=1, description="responses drawn to every question first")
+    more: int = Field(16, ge=1, description="responses added per step, up to n")
     tolerance: float = Field(
-        0.02, gt=0, description="settled where one more response lowers the squared error of h (nats) by its square"
+        0.02,
+        gt=0,
+        description="in nats: stop where one more response would lower the squared error of h by less than its square",
     )
 
 
 class Sampling(Section):
     """Drawing responses."""
 
-    engine: Literal["auto", "vllm", "transformers"] = Field("auto", description="auto: vllm if installed")
-    n: int = Field(128, ge=1, description="responses per question; the most of one where adaptive is set")
-    adaptive: Adaptive | None = Field(None, description="go on only where the entropy is unsettled; null draws n each")
+    engine: Literal["auto", "vllm", "transformers"] = Field(
+        "auto", description="auto: vllm where installed, else transformers"
+    )
+    n: int = Field(128, ge=1, description="responses per question; with adaptive the maximum")
+    adaptive: Adaptive | None = Field(
+        None, description="draw more only where the entropy needs it; null: n for every question"
+    )
     temperature: float = Field(1.0, ge=0, description="0 is greedy")
-    top_p: float = Field(1.0, gt=0, le=1, description="nucleus")
+    top_p: float = Field(1.0, gt=0, le=1, description="nucleus sampling")
     max_tokens: int = Field(2048, ge=1, description="longest response, in tokens")
-    stop: list[str] = Field([], description="texts that end a response (kept out of its text)")
-    seed: int = Field(0, ge=0, description="with question and sample number it fixes each response")
-    dtype: Literal["bfloat16", "float16", "float32"] = Field("bfloat16", description="of the weights")
+    stop: list[str] = Field([], description="texts that end a response (not part of its text)")
+    seed: int = Field(0, ge=0, description="with question and sample number it determines a response")
+    dtype: Literal["bfloat16", "float16", "float32"] = Field("bfloat16", description="dtype of the weights")
     tensor_parallel: int = Field(1, ge=1, description="GPUs per engine (vllm)")
-    max_model_len: int | None = Field(None, ge=1, description="most tokens of prompt and response; default the model's")
+    max_model_len: int | None = Field(
+        None, ge=1, description="most tokens of prompt and response together; null: the model's limit"
+    )
     gpu_memory: float = Field(0.9, gt=0, le=1, description="share of GPU memory (vllm)")
-    batch: int = Field(128, ge=1, description="sequences at once: vllm's max_num_seqs, the other's batch")
-    responses: str | None = Field(None, description="bring your own: JSONL of question, response; nothing is sampled")
+    batch: int = Field(
+        128, ge=1, description="sequences at a time: vLLM's max_num_seqs, or the transformers engine's batch"
+    )
+    responses: str | None = Field(None, description="JSONL of question and response made elsewhere; nothing is sampled")
 
     @property
     def plan(self) -> dict[str, Any]:
-        """What decides a response beside engine, model and question; the other settings decide how fast it comes."""
+        """What decides a response besides engine, model and question; the other settings only decide the speed."""
         names = {"temperature", "top_p", "max_tokens", "stop", "seed", "dtype", "max_model_len"}
         return self.model_dump(mode="json", include=names)
 
@@ -136,12 +148,12 @@ class Weighting(Section):
     """Counts to weights; see east/weighting/weights.py for the equations."""
 
     strategy: Literal["uniform", "entropy", "accuracy", "accuracy_rate", "rejection"] = Field(
-        "entropy", description="h; 1-A; A; R (largest wrong cluster); or no weights"
+        "entropy", description="equal weights; h; 1 - A; A; R, the share of the largest wrong cluster"
     )
     entropy: Literal["plugin", "miller_madow", "chao_shen", "chao_wang_jost"] = Field(
         "plugin", description="estimator of h: Eq. 1, or one with less bias at small n"
     )
-    mapping: Literal["mean", "linear", "power"] = Field("power", description="Eq. 3, 4, 6")
+    mapping: Literal["mean", "linear", "power"] = Field("power", description="Eq. 3; Eq. 4; Eq. 6")
     a: float | Literal["auto"] = Field(
         1.0, description="exponent of the power mapping; auto: the largest that min_ess allows"
     )
@@ -180,34 +192,41 @@ class Weighting(Section):
 class Examples(Section):
     """Which responses become training examples."""
 
-    name: str | None = Field(None, pattern=NAME, description="folder of the dataset; default the loss's name")
+    name: str | None = Field(None, pattern=NAME, description="folder of the dataset; null: the loss's name")
     per_question: int = Field(1, ge=1, description="examples drawn per question")
     wrong_answer: Literal["random", "most_frequent"] = Field(
-        "random", description="DPO, KTO: wrong response among all, or with the most frequent wrong answer"
+        "random", description="DPO, KTO: any wrong response, or one with the most frequent wrong answer"
     )
-    drop_all_right: bool = Field(False, description="leave out questions with no wrong response")
-    drop_unboxed: bool = Field(False, description="leave out questions without a boxed right or wrong one")
-    drop_disagreement: bool = Field(False, description="leave out questions where verifier and string match disagree")
-    max_length: int = Field(4096, ge=2, description="longer prompt + response is left out, never cut")
-    keep_truncated: bool = Field(True, description="use responses cut by max_tokens (never taught to stop)")
+    drop_all_right: bool = Field(False, description="leave out questions without a wrong response")
+    drop_unboxed: bool = Field(
+        False, description="leave out questions without a boxed right or without a boxed wrong response"
+    )
+    drop_disagreement: bool = Field(False, description="leave out questions on which grader and string match disagree")
+    max_length: int = Field(4096, ge=2, description="prompt + response; longer ones are left out, never cut")
+    keep_truncated: bool = Field(True, description="use responses cut by max_tokens (without an end token)")
     kl_plans: int | None = Field(
-        None, ge=1, description="KTO: mismatched-pair plans, epoch e uses e mod kl_plans; null makes train.epochs"
+        None, ge=1, description="KTO: plans of mismatched pairs, epoch e uses plan e mod kl_plans; null: train.epochs"
     )
-    seed: int = Field(0, ge=0, description="draws examples and mismatched pairs")
+    seed: int = Field(0, ge=0, description="seed of the draw of examples and mismatched pairs")
 
 
 class Loss(Section):
     """The objective; equations in east/training/losses.py."""
 
-    name: str = Field("sft", description="the loss: a row of LOSSES")
-    beta: float = Field(0.1, gt=0, description="DPO, KTO")
+    name: str = Field("sft", description=", ".join(LOSSES))
+    beta: float = Field(0.1, gt=0, description="DPO, KTO: scale of the log-ratios")
     normalization: Literal["example", "sum", "token", "microbatch"] = Field(
-        "example", description="SFT: 1/T_i; none; per token of the step; the release's micro-batch mean"
+        "example",
+        description="SFT: divide by T_i; by nothing; by the step's mean T; by the micro-batch's, as the release",
     )
-    lambda_desirable: float = Field(1.0, ge=0, description="KTO")
-    lambda_undesirable: float = Field(1.0, ge=0, description="KTO")
-    kl: Literal["step", "microbatch"] = Field("step", description="KTO: what z0 is averaged over")
-    local_weight: Literal["none", "lw_p", "lw_w"] = Field("none", description="Eq. 8-10, on top of w")
+    lambda_desirable: float = Field(1.0, ge=0, description="KTO: factor of right responses")
+    lambda_undesirable: float = Field(1.0, ge=0, description="KTO: factor of wrong responses")
+    kl: Literal["step", "microbatch"] = Field(
+        "step", description="KTO: z0 is a mean over the step, or over each micro-batch"
+    )
+    local_weight: Literal["none", "lw_p", "lw_w"] = Field(
+        "none", description="LW(P), Eq. 8-9, or LW(W), Eq. 10: a factor besides w"
+    )
 
     @field_validator("name")
     @classmethod
@@ -237,44 +256,48 @@ class Train(Section):
         None, ge=1, description="in place of micro_batch: tokens per forward pass, balanced over ranks"
     )
     lr: float = Field(2e-6, gt=0, description="peak learning rate")
-    warmup_ratio: float = Field(0.1, ge=0, lt=1, description="share of steps")
-    schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="after warm-up")
+    warmup_ratio: float = Field(0.1, ge=0, lt=1, description="warm-up steps, as a share of all")
+    schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="learning rate after warm-up")
     weight_decay: float = Field(0.0, ge=0, description="AdamW")
     betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="AdamW")
     eps: float = Field(1e-8, gt=0, description="AdamW")
-    max_grad_norm: float = Field(1.0, gt=0, description="clipping")
-    dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="of the weights")
+    max_grad_norm: float = Field(1.0, gt=0, description="gradient norm above which gradients are clipped")
+    dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="dtype of the weights")
     deepspeed: str = Field("zero1", description="ZeRO: zero0 to zero3, zero2_offload, zero3_offload, or a file")
     gradient_checkpointing: bool = Field(False, description="recompute activations")
     compile: bool = Field(False, description="torch.compile every decoder layer (not with ZeRO 3)")
     head_chunk: int = Field(2048, ge=1, description="completion tokens per chunk of the LM head")
     checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints")
-    max_steps: int | None = Field(None, ge=1, description="stop earlier; the schedule stays the full one")
-    tensorboard: bool = Field(False, description="write events beside metrics.jsonl")
+    max_steps: int | None = Field(
+        None, ge=1, description="stop after so many steps; the schedule stays that of all epochs"
+    )
+    tensorboard: bool = Field(False, description="also write TensorBoard events")
     wandb: str | None = Field(None, description="Weights & Biases project")
-    seed: int = Field(0, ge=0, description="order of examples, dropout")
+    seed: int = Field(0, ge=0, description="seed of the order of examples and of dropout")
 
 
 class Eval(Section):
     """Greedy sampling on the test split."""
 
-    split: Literal["train", "test"] = Field("test", description="choose exponents on held-out train rows")
-    rows: tuple[int, int] | None = Field(None, description="rows instead of the task's")
-    max_tokens: int | None = Field(None, ge=1, description="default: sampling.max_tokens")
+    split: Literal["train", "test"] = Field(
+        "test", description="questions of the test split, or held-out train rows (to choose exponents)"
+    )
+    rows: tuple[int, int] | None = Field(None, description="rows [first, last) instead of the task's")
+    max_tokens: int | None = Field(None, ge=1, description="null: sampling.max_tokens")
 
 
 class Rounds(Section):
     """Algorithm 1's outer loop."""
 
-    count: int = Field(1, ge=1, description="T")
-    launcher: str = Field("python", description="starts reference and train.py, e.g. deepspeed --num_gpus 8")
+    count: int = Field(1, ge=1, description="T, the number of rounds")
+    launcher: str = Field("python", description="starts reference and train, e.g. deepspeed --num_gpus 8")
 
 
 class Config(Section):
-    """A run. `run` is its folder; `name` tells trained models of one run apart."""
+    """A run. `run` is its folder; `name` distinguishes the trained models of one run."""
 
     run: str = Field(description="folder of the run")
-    name: str | None = Field(None, pattern=NAME, description="trained model's name; default loss-weighting")
+    name: str | None = Field(None, pattern=NAME, description="the trained model's name; null: loss-weighting")
     round: int = Field(1, ge=1, description="the round this command works on")
     model: Model
     task: Task = Task()
@@ -290,7 +313,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _check(self) -> "Config":
         if self.name == BASE:
-            raise ValueError(f"name: {BASE} is the starting model's; choose another")
+            raise ValueError(f"name: {BASE} is the starting model's name; choose another")
         if self.examples.kl_plans is None:  # resolved here, once: sections are frozen
             plans = self.examples.model_copy(update={"kl_plans": self.train.epochs})
             object.__setattr__(self, "examples", plans)
@@ -308,17 +331,17 @@ class Config(Section):
 
     @property
     def eval_suffix(self) -> str:
-        """Tells results on other questions than the task's test rows apart, e.g. `-train-7000-7473`."""
+        """Distinguishes results on other questions than the task's test rows, e.g. `-train-7000-7473`."""
         rows = "" if self.eval.rows is None else "-{}-{}".format(*self.eval.rows)
         return "" if self.eval.split == "test" and not rows else f"-{self.eval.split}{rows}"
 
     @property
     def starting_model(self) -> tuple[str, str | None, Path]:
-        """What `models.resolve` asks for: path, revision, and where an adapter is kept merged into its base."""
+        """Arguments of `models.resolve`: path, revision, and the folder for an adapter merged into its base."""
         return self.model.path, self.model.revision, Path(self.run) / "merged"
 
     def folder_of(self, kind: str) -> Path:
-        """Where an artefact of this run stands. Columns stand under the dataset's name, models under `label`."""
+        """The folder of an artefact of this run. Columns are under the dataset's name, models under `label`."""
         dataset = self.examples.name or self.loss.name
         inner = {
             "samples": Path(),

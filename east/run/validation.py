@@ -28,7 +28,7 @@ def _explain(error: Any, section: type[BaseModel]) -> str:
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.5) or difflib.get_close_matches(
             path[-1], known, n=1, cutoff=0.5
         )
-        hint = f"did you mean `{near[0]}`?" if near else "see the README's table of keys"
+        hint = f"did you mean `{near[0]}`?" if near else "see docs/configuration.md"
         return f"unknown key `{key}`; {hint}"
     if error["type"] == "missing":
         return f"`{key}` is missing; add it to the run file or give {key}=... on the command line"

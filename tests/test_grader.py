@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from east.grading.grader import Grading, Summary, grade
-from tests.test_answer_keys import HOSTILE
+from tests.test_canonical import HOSTILE
 
 
 def question(gold: str, answers: list[str | None], **fields: Any) -> dict[str, Any]:
@@ -281,7 +281,7 @@ def test_a_hostile_answer_is_wrong_within_2_seconds_and_costs_only_itself(
 def test_hostile_megabytes_stay_within_a_gigabyte() -> None:
     """The peak of a process that reads every hostile text, ten megabytes of braces among them."""
     code = (
-        "import resource; from tests.test_grade import *\n"
+        "import resource; from tests.test_grader import *\n"
         "texts = [*HOSTILE.values(), *HOSTILE_VALUES.values(), '{}' * 5_000_000, chr(92) + 'a' * 5_000_000]\n"
         "list(grade([question('3', texts)], workers=1))\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)"
@@ -318,7 +318,7 @@ def test_what_was_lost_does_not_depend_on_who_asked_first() -> None:
 
 def test_importing_the_grader_imports_no_algebra_system() -> None:
     heavy = "'sympy', 'math_verify', 'mpmath', 'torch'"
-    code = f"import sys, east.grading.grade; print([m for m in ({heavy}) if m in sys.modules])"
+    code = f"import sys, east.grading.grader; print([m for m in ({heavy}) if m in sys.modules])"
     shown = subprocess.run(
         [sys.executable, "-c", code],
         cwd=Path(__file__).parents[1],

@@ -7,7 +7,7 @@ from east.grading import Grading, run_cases
 from east.run import validation, yaml_file
 
 
-def grade_cases(cases: str | Path, out: str | Path, overrides: list[str]) -> None:
+def run(cases: str | Path, out: str | Path, overrides: list[str]) -> None:
     """Grade a file of cases, write the verdicts to `out`, and print a table of right and wrong verdicts.
 
     overrides: `grading.key=value` settings. A response without a marked answer is graded by its last number, unless

@@ -80,8 +80,9 @@ def _read_case(line: str, place: str) -> Case:
         case: Case = json.loads(line)
     except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{place} is not JSON ({error}); expected id, gold, prediction, form") from None
-    absent = sorted(Case.__required_keys__ - case.keys()) if isinstance(case, dict) else ["any field"]
-    if absent:
+    if not isinstance(case, dict):
+        raise ValueError(f"{place} is not an object; expected id, gold, prediction, form")
+    if absent := sorted(Case.__required_keys__ - case.keys()):
         raise ValueError(f"{place} has no {', '.join(absent)}; expected id, gold, prediction, form")
     if case["form"] not in ("answer", "response"):
         raise ValueError(f"{place} has form {case['form']!r}; expected 'answer' or 'response'")

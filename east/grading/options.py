@@ -14,44 +14,45 @@ class Grading(BaseModel):
 
     Which part of a response is its answer:
 
-    - extraction: "boxed" accepts \boxed{} and `####` only; "marked" also accepts a sentence such as "the answer
-      is 5"; "last number" falls back to the last number, unless the response was cut at the token limit.
-    - boxes: "joined" reads boxes with only commas, "and" or "y =" between them as one list; "last" takes the last.
-    - missing: responses without an answer form one wrong "cluster", or each forms its "own" cluster, or they are
+    - `extraction`: "boxed" accepts only `\boxed{}` and `####`; "marked" also accepts a sentence such as "the answer is
+      5"; "last number" falls back to the last number, unless the response was cut at the token limit.
+    - `boxes`: "joined" reads boxes with only commas, "and" or "y =" between them as one list; "last" takes the last.
+    - `missing`: responses without an answer form one wrong "cluster", or each forms its "own" cluster, or they are
       "excluded": left out of the clusters and of every share, but counted.
 
     Which answers share a cluster:
 
-    - clusters: "value" groups answers of equal value, and all answers that match the gold answer. "qwen-string"
+    - `clusters`: "value" groups answers of equal value, and all answers that match the gold answer. "qwen-string"
       groups equal strings after the normalisation of the Qwen2.5-Math evaluation, as the authors' release does. It
       compares the gold answer as such a string too, applies none of the conventions below, and reads the last box.
 
     Which answers match the gold answer although their values differ (the conventions):
 
-    - list_order: is the order of a list "ignored" (1, 2 matches 2, 1) or "kept"?
-    - percent: "either" reads 25% as 25 or 0.25, "value" as 0.25 only, "sign" as 25 only (it drops the sign).
-    - units: "compatible" allows a unit to be missing or added, but not to be another unit: metres are not feet, m/s
-      is not m, cm is not cm^2. It also reads 250 cents as $2.50; no other unit is converted. Only the units in the
-      table of `units` are distinguished: 5 apples match 5 oranges. "ignored" drops every unit.
-    - base: "optional" lets 152A match 152A_11; "required" does not.
-    - unevaluated: "equal" lets 2^8 match 256; "different" accepts only answers that are worked out.
-    - rounded_digits: a decimal with at least this many significant digits matches a number that it rounds
-      (0.8660254038 and sqrt(3)/2); 0 turns this off.
+    - `list_order`: is the order of a list "ignored" (`1, 2` matches `2, 1`) or "kept"?
+    - `percent`: "either" reads `25%` as 25 or 0.25, "value" as 0.25 only, "sign" as 25 only (it drops the sign).
+    - `units`: "compatible" allows a unit to be missing or added, but not to be another unit: metres are not feet, m/s
+      is not m, `cm` is not `cm^2`. It also reads 250 cents as 2.50 dollars; no other unit is converted. Only the units
+      in the table of `east/grading/units.py` are distinguished: 5 apples match 5 oranges. "ignored" drops every unit.
+    - `base`: "optional" lets `152A` match `152A_11`; "required" does not.
+    - `unevaluated`: "equal" lets `2^8` match `256`; "different" accepts only answers that are worked out.
+    - `rounded_digits`: a decimal with at least this many significant digits matches a number that it rounds
+      (`0.8660254038` and `sqrt(3)/2`); 0 turns this off.
 
     Rules without a setting:
 
     - A word after a number is a unit, unless it may be mathematics. "3 dozen", "2 thirds", "5 or more" and "2 hours
       30 minutes" are therefore read as text, not as 3, 2, 5 and 60, and match only the same text.
-    - A single letter after a number is a symbol; compared with the gold answer it may also be a unit: 48g matches 48.
-      2:00 pm matches 2.
+    - A single letter after a number is a symbol; compared with the gold answer it may also be a unit: `48g` matches
+      `48`. `2:00 pm` matches `2`.
     - A sentence has the value of its only number, if no word in it may change that value. Numbers may be written in
       words ("twenty-one").
-    - x > 3 and t > 3 name different variables, as x = 5 and y = 5 do; (3, oo) names none and matches both. f(x) < 3
-      is not x < 3. A \ {points} is a union of intervals and {x : x < 2} is x < 2, but x != 1 is not a set.
-    - A ratio is not reduced (2:3 is neither 4:6 nor 2/3), a base that is a letter (101_b) is text, a column vector is
-      not a pair, and a choice is its letter alone: C, (C) and C), but not "option C" or "(C) 12".
-    - A convention moves answers into the gold answer's cluster and changes no other cluster: with gold answer 0.33,
-      33\% is right and 33 is wrong; with gold answer 5, both are in one wrong cluster. An answer is right exactly
+    - `x > 3` and `t > 3` name different variables, as `x = 5` and `y = 5` do; `(3, oo)` names none and matches both.
+      `f(x) < 3` is not `x < 3`. `A \ {points}` is a union of intervals and `{x : x < 2}` is `x < 2`, but `x != 1` is
+      not a set.
+    - A ratio is not reduced (`2:3` is neither `4:6` nor `2/3`), a base that is a letter (`101_b`) is text, a column
+      vector is not a pair, and a choice is its letter alone: `C`, `(C)` and `C)`, but not "option C" or "(C) 12".
+    - A convention moves answers into the gold answer's cluster and changes no other cluster: with gold answer `0.33`,
+      `33\%` is right and `33` is wrong; with gold answer `5`, both are in one wrong cluster. An answer is right exactly
       when it is in the gold answer's cluster.
     """
 

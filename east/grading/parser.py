@@ -39,7 +39,11 @@ def _join(head: str, parts: list[Tree]) -> Tree:
 
 
 class _Parser:
-    """Recursive descent. A method parses what its name says, and leaves `token` at the token after it."""
+    """Recursive descent. A method parses what its name says, and leaves `token` at the token after it.
+
+    From the loosest to the tightest: items (with commas, "and", "or"), relation, union, ratio, sum, product, signed,
+    power, primary.
+    """
 
     def __init__(self, tokens: list[Token]) -> None:
         self.tokens = [*tokens, Token("end", "", False)]

@@ -50,9 +50,7 @@ class Reading(NamedTuple):
     evaluated: bool = True  # written as a value, not as a calculation
     out_of_bounds: bool = False  # too long, too deep or with too many digits to be parsed
     measure: Optional["Reading"] = None  # "5 m" as 5 metres; its tree is the product
-    others: tuple[
-        "Reading", ...
-    ] = ()  # for comparison with the gold only: 5 for "5m", 2.5 for "2,5", 10:00 for "10 am"
+    others: tuple["Reading", ...] = ()  # compared with the gold only: 5 for "5m", 2.5 for "2,5", 10:00 for "10 am"
 
 
 def cached_by_length(function: Callable[[str], T]) -> Callable[[str], T]:
@@ -93,7 +91,7 @@ def _read(answer: str) -> Reading:
 
 
 def _read_time(text: str) -> Reading | None:
-    """4:30 pm as 4:30; 2:00 pm as 2 and, for comparison with the gold answer, as 2:00."""
+    """4:30 pm as 4:30. For comparison with the gold answer, 2:00 pm is also 2, and 2 pm is also 2:00."""
     match = _TIME.fullmatch(text)
     if match is None:
         return None
@@ -145,12 +143,16 @@ def _is_product(word: str) -> bool:
 def _read_formula(text: str) -> Reading:
     bare, money = split_money(text)
     bare = mark_units(bare)
+    sentence, out_of_bounds = _is_prose(bare), False
+    parsed: Parsed | None = None
     try:
-        parsed, out_of_bounds = None if _is_prose(bare) else parse(bare), False
-    except (Unreadable, RecursionError) as error:
-        parsed, out_of_bounds = None, not isinstance(error, Unreadable) or isinstance(error, OutOfBounds)
+        parsed = None if sentence else parse(bare)
+    except (OutOfBounds, RecursionError):
+        out_of_bounds = True
+    except Unreadable:
+        pass
     if parsed is None:
-        number = prose.stated(bare) if _is_prose(bare) or "=" in bare else None
+        number = prose.stated(bare) if sentence or "=" in bare else None
         tree = None if number is None else ("num", number)
         return Reading(plain(bare) or text, tree, out_of_bounds=out_of_bounds)
     tree, names, relation = _assignments(parsed.tree)

@@ -36,9 +36,7 @@ class Summary:
         self.accuracy = self.entropy = 0.0
         self.sources: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
-        self.sample: list[
-            tuple[int, int, _Sampled]
-        ] = []  # a heap of (negated hash, number, answer): the smallest hashes
+        self.sample: list[tuple[int, int, _Sampled]] = []  # a heap of (negated hash, number of the response, answer)
 
     def add(self, graded: GradedQuestion, texts: list[str]) -> None:
         """Count a graded question. texts: its responses, in the order of its lists."""

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from east import models, tasks
+from east.grading import Grading
 from east.run import pipeline
-from east.run.config import Grading, Sampling, Task
+from east.run.config import Sampling, Task
 from east.sampling import draw as draw_module
 from east.sampling import imported, samples
 from east.sampling.engine_interface import Drawn, Request

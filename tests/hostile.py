@@ -1,4 +1,4 @@
-"""What a hostile argument may do to the child that computes it."""
+"""A function whose argument decides how it harms the child process that runs it."""
 
 import os
 import time

@@ -5,9 +5,10 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+from east.grading import Grading
 from east.run import pipeline
 from east.run.artifacts import ANY, Artifact
-from east.run.config import Config, Grading, Sampling
+from east.run.config import Config, Sampling
 
 FLAGS: dict[str, dict[str, Any]] = {
     "grade": {"cases": None, "out": None},

@@ -1,4 +1,4 @@
-"""Extraction: where the final answer of a response stands, and where it does not."""
+"""Extraction: which part of a response is its final answer."""
 
 import gzip
 import json
@@ -27,16 +27,16 @@ DATA = Path(__file__).parents[2] / "shared" / "data"
         (r"\boxed{\sqrt{2}", r"\sqrt{2}"),
     ],
 )
-def test_the_last_box_with_something_in_it_is_the_answer(text: str, answer: str) -> None:
+def test_the_last_box_that_is_not_empty_is_the_answer(text: str, answer: str) -> None:
     assert extract(text) == (answer, "boxed")
 
 
-def test_boxes_joined_by_connectives_are_one_list_unless_asked_otherwise() -> None:
+def test_boxes_joined_by_connectives_are_one_list_or_the_last_of_them() -> None:
     text = r"So $x=\boxed{2}$ and $y=\boxed{3}$."
     assert extract(text).text == "2, 3"
     assert extract(text, boxes="last").text == "3"
     assert extract(r"\boxed{2} or rather \boxed{3}").text == "3"
-    assert extract(r"\boxed{3.5} or \boxed{7/2}").text == "7/2", "or: the same answer said twice"
+    assert extract(r"\boxed{3.5} or \boxed{7/2}").text == "7/2", "or: one answer in two forms"
     assert extract(r"\boxed{7}\]" "\n\n" r"\[\boxed{7}").text == "7", "a repeated box is one answer"
 
 
@@ -103,20 +103,20 @@ def test_an_announced_answer(text: str, answer: str) -> None:
         ("so it is x^2.", "x^2"),
     ],
 )
-def test_the_last_number_is_a_fallback_that_has_to_be_asked_for(text: str, answer: str) -> None:
+def test_the_last_number_is_used_only_where_the_settings_say_so(text: str, answer: str) -> None:
     assert extract(text, extraction="last number") == (answer, "last number")
     assert extract(text) == (None, "none")
 
 
-def test_a_truncated_response_has_no_answer_that_was_not_finished() -> None:
-    """A limit in the middle of 123 leaves \\boxed{12: neither that box nor the last number is an answer."""
+def test_an_unfinished_answer_of_a_truncated_response_is_not_used() -> None:
+    """A response cut in the middle of 123 ends with \\boxed{12: neither this box nor the last number is its answer."""
     cut = r"we add 5 and get \boxed{12"
     assert extract(cut, extraction="last number", truncated=True) == (None, "none")
     assert extract(cut).text == "12"
     assert extract(r"\boxed{7}. Again: \boxed{12", truncated=True).text == "7"
 
 
-def test_an_empty_box_says_that_there_is_no_answer() -> None:
+def test_an_empty_box_means_no_answer() -> None:
     assert extract(r"we have 3 and 4: \boxed{}", extraction="last number") == (None, "none")
 
 
@@ -175,6 +175,6 @@ def test_long_answers_are_cut_and_stay_distinct() -> None:
     assert one[:MAX_ANSWER] == other[:MAX_ANSWER] == "7" * MAX_ANSWER
 
 
-def test_lone_surrogates_do_not_reach_the_files() -> None:
+def test_lone_surrogates_are_replaced() -> None:
     answer = extract("\\boxed{\ud8003}").text
     assert answer == "\ufffd3" and answer.encode("utf-8")

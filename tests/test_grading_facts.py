@@ -1,4 +1,4 @@
-"""Facts: labelled cases, a table computed by another grader, and the spellings of 12,500 real answers."""
+"""Labelled cases, a table computed by another grader, and different spellings of real gold answers."""
 
 import gzip
 import json
@@ -12,25 +12,26 @@ from typing import Any
 
 import pytest
 
-from east.grading.grader import grade, requests_of
-from east.grading.labelled_cases import main, run_cases
+from east.commands import grade_cases
+from east.grading import Grading, QuestionToGrade, grade, run_cases
+from east.grading.grader import requests_of
 from east.grading.matching import match
-from east.grading.options import Grading
 from east.grading.reading import read
-from east.grading.value_cache import Values
+from east.grading.value_cache import ValueCache
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 OWN_CASES = Path(__file__).parent / "grading_cases.jsonl"
+SETTINGS = Grading(extraction="last number")
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the data folder {DATA} is not here")
 
 
 def outcomes(cases: Path, tmp_path: Path) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    run_cases(cases, tmp_path / "out.jsonl")
-    wanted = [json.loads(line) for line in cases.read_text(encoding="utf-8").splitlines()]
-    found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert [case["id"] for case in wanted] == [row["id"] for row in found]
-    assert all(set(row) == {"id", "verdict", "seconds", "reason"} for row in found)
-    return list(zip(wanted, found, strict=True))
+    run_cases(cases, tmp_path / "out.jsonl", SETTINGS)
+    labelled = [json.loads(line) for line in cases.read_text(encoding="utf-8").splitlines()]
+    verdicts = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [case["id"] for case in labelled] == [row["id"] for row in verdicts]
+    assert all(set(row) == {"id", "verdict", "seconds", "reason"} for row in verdicts)
+    return list(zip(labelled, verdicts, strict=True))
 
 
 def check_cases(cases: Path, tmp_path: Path, most_wrong: float) -> None:
@@ -44,9 +45,9 @@ def check_cases(cases: Path, tmp_path: Path, most_wrong: float) -> None:
 
 
 def load() -> float:
-    """Processes that want a core for each core, 1 where all find one.
+    """Runnable processes per core, at least 1.
 
-    A case's bound is 2 s on a core of its own; on a loaded machine the same work takes as many times longer.
+    A case may take 2 s on a core of its own; on a loaded machine the same work takes longer by this factor.
     """
     start, worked = time.perf_counter(), time.process_time()
     sum(range(3_000_000))
@@ -54,7 +55,7 @@ def load() -> float:
     return max(1.0, waited, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
-def test_own_cases(tmp_path: Path) -> None:
+def test_cases_of_this_project(tmp_path: Path) -> None:
     assert sum(1 for _ in OWN_CASES.open(encoding="utf-8")) >= 700
     check_cases(OWN_CASES, tmp_path, 0.0)
 
@@ -69,16 +70,16 @@ def test_shared_cases(tmp_path: Path) -> None:
     ("line", "message"),
     [
         ("{broken", r"cases.jsonl:2 is not JSON"),
-        ('{"id": 1, "gold": "3"}', r"cases.jsonl:2 lacks \['form', 'prediction'\]"),
+        ('{"id": 1, "gold": "3"}', "cases.jsonl:2 has no form, prediction"),
         ('{"id": 1, "gold": "3", "prediction": "3", "form": "essay"}', "cases.jsonl:2 has form 'essay'"),
-        ("3", "cases.jsonl:2 lacks its fields"),
+        ("3", "cases.jsonl:2 is not an object"),
     ],
 )
 def test_a_broken_case_is_named(line: str, message: str, tmp_path: Path) -> None:
     cases = tmp_path / "cases.jsonl"
     cases.write_text('{"id": 0, "gold": "3", "prediction": "3", "form": "answer"}\n' + line + "\n")
     with pytest.raises(ValueError, match=message):
-        run_cases(cases, tmp_path / "out.jsonl")
+        run_cases(cases, tmp_path / "out.jsonl", SETTINGS)
 
 
 def test_cases_under_other_conventions_are_counted_by_confidence(
@@ -95,14 +96,14 @@ def test_cases_under_other_conventions_are_counted_by_confidence(
             for gold, text, expect, confidence in rows
         )
     )  # fmt: skip
-    main(cases, out, [])
+    grade_cases.run(cases, out, [])
     assert capsys.readouterr().out.splitlines() == [
         "cases: 3, out of bounds: 0",
         "clear: 2 cases, 1 right, 0 false equal, 1 false different",
         "convention: 1 cases, 1 right, 0 false equal, 0 false different",
         "wrong by kind: number 1",
     ]
-    main(cases, out, ["grading.percent=sign"])
+    grade_cases.run(cases, out, ["grading.percent=sign"])
     assert "convention: 1 cases, 0 right, 0 false equal, 1 false different" in capsys.readouterr().out
 
 
@@ -122,41 +123,42 @@ def test_files_and_settings_of_cases_are_refused_in_one_line(
     (tmp_path / "cases.jsonl").write_text('{"id": 0, "gold": "3", "prediction": "3", "form": "answer"}\n')
     (tmp_path / "latin.jsonl").write_bytes(b'{"id": "\xe9"}\n')
     with pytest.raises(ValueError, match=message) as refused:
-        main(tmp_path / cases, tmp_path / out, override)
+        grade_cases.run(tmp_path / cases, tmp_path / out, override)
     assert "\n" not in str(refused.value)
 
 
-def real_questions() -> list[dict[str, Any]]:
+def real_questions() -> list[QuestionToGrade]:
     with gzip.open(DATA / "qwen25math_cot_100x8.jsonl.gz", "rt", encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
-    fixed = {"sample": list(range(8)), "finish_reason": ["stop"] * 8}
-    return [{"question": str(row["idx"]), "gold": row["answer"], "text": row["code"], **fixed} for row in rows]
+    sample, reasons = list(range(8)), ["stop"] * 8
+    return [
+        {"question": str(row["idx"]), "gold": row["answer"], "sample": sample, "text": row["code"],
+         "finish_reason": reasons}
+        for row in rows
+    ]  # fmt: skip
 
 
 @needs_data
 def test_qwen_strings_reproduce_the_reference_table() -> None:
-    """String clusters with their labels, entropies and R of 100 questions, as the other grader has them."""
+    """The string clusters of 100 questions with their verdicts, entropies, R and A, as another grader computed them."""
     lines = (DATA / "math_cot_100_entropy_reference.jsonl").read_text(encoding="utf-8").splitlines()
     table = [json.loads(line) for line in lines]
-    found = list(grade(real_questions(), clusters="qwen-string"))
-    assert len(found) == len(table) == 100
-    for row, one in zip(table, found, strict=True):
-        clusters = sorted([c["answer"], c["count"], c["correct"]] for c in one["clusters"])
-        assert clusters == sorted(row["string"]["clusters"])
-        assert one["entropy"] == pytest.approx(row["string"]["entropy_nats"], abs=1e-6)
-        assert one["rejection"] == pytest.approx(row["string"]["dominant_wrong_fraction"], abs=1e-9)
-        assert one["accuracy"] == pytest.approx(row["accuracy"], abs=1e-9)
+    rows = list(grade(real_questions(), Grading(clusters="qwen-string")))
+    assert len(rows) == len(table) == 100
+    for expected, row in zip(table, rows, strict=True):
+        clusters = sorted([c["answer"], c["count"], c["correct"]] for c in row["clusters"])
+        assert clusters == sorted(expected["string"]["clusters"])
+        assert row["entropy"] == pytest.approx(expected["string"]["entropy_nats"], abs=1e-6)
+        assert row["rejection"] == pytest.approx(expected["string"]["dominant_wrong_fraction"], abs=1e-9)
+        assert row["accuracy"] == pytest.approx(expected["accuracy"], abs=1e-9)
 
 
 @needs_data
-def test_question_72_keeps_its_four_values_apart() -> None:
-    found = list(grade(real_questions()))[72]
-    place: dict[str, int] = {}
-    for answer, cluster in zip(found["answer"], found["cluster"], strict=True):
-        place.setdefault(answer, cluster)
-    four = [place[a] for a in ("9999", "9998.571428571429", "9999.857142857143", "10000")]
-    assert len(set(four)) == 4
-    assert found["accuracy"] == 1 / 8, "10{,}000 is the gold's spelling of 10000"
+def test_the_four_values_of_question_72_are_in_four_clusters() -> None:
+    row = list(grade(real_questions(), Grading()))[72]
+    cluster_of = dict(zip(row["answer"], row["cluster"], strict=True))
+    assert len({cluster_of[a] for a in ("9999", "9998.571428571429", "9999.857142857143", "10000")}) == 4
+    assert row["accuracy"] == 1 / 8, "10{,}000 is the gold answer's spelling of 10000"
 
 
 def real_golds(every: int) -> list[str]:
@@ -179,8 +181,8 @@ def respellings(gold: str) -> Iterator[str]:
 
 
 def alterations(gold: str, random_: random.Random) -> Iterator[str]:
-    """Another answer: one digit, one sign, one root less, one pi less."""
-    if digits := [found.start() for found in re.finditer(r"(?<!\^)(?<!\^\{)\d", gold)]:
+    """Other answers: with another digit, another sign, one root less, one pi less."""
+    if digits := [digit.start() for digit in re.finditer(r"(?<!\^)(?<!\^\{)\d", gold)]:
         place = random_.choice(digits)
         other = str((int(gold[place]) + random_.randint(1, 8)) % 10)
         yield gold[:place] + other + gold[place + 1 :]
@@ -195,14 +197,14 @@ def alterations(gold: str, random_: random.Random) -> Iterator[str]:
 
 @needs_data
 def test_real_golds_match_their_respellings_and_no_alteration() -> None:
-    """Every seventh gold of MATH. An approximation behind the value ("2/3 ~ 0.67") is not part of it."""
+    """Every seventh gold answer of MATH, without those that contain an approximation ("2/3 ~ 0.67")."""
     random_ = random.Random(0)
     golds = [gold for gold in real_golds(every=7) if "approx" not in gold]
     pairs = [(gold, text, True) for gold in golds for text in respellings(gold)]
     pairs += [(gold, text, False) for gold in golds for text in alterations(gold, random_)]
-    values = Values(workers=1, timeout_s=10)
+    values = ValueCache(workers=1, timeout_s=10)
     try:
-        values.ask(requests_of(text) for pair in pairs for text in pair[:2])
+        values.compute(requests_of(text) for pair in pairs for text in pair[:2])
         wrong = [
             pair
             for pair in pairs

@@ -1,4 +1,4 @@
-"""Values of expressions at fixed points, and the children in which they are computed."""
+"""Values of expressions at fixed points, and the child processes that compute them."""
 
 import os
 import pickle
@@ -14,26 +14,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from east.grading.canonical import Key, own_key
+from east.grading.canonical import Key, answer_key
 from east.grading.numeric import Request, evaluate
 from east.grading.reading import read
-from east.grading.value_cache import Values
+from east.grading.value_cache import ValueCache
 from east.grading.workers import Workers
 
 
 @pytest.fixture(scope="module")
-def values() -> Iterator[Values]:
-    values = Values(workers=1)
+def values() -> Iterator[ValueCache]:
+    values = ValueCache(workers=1)
     values.start()
     yield values
     values.close()
 
 
-def full_key(answer: str, values: Values) -> Key:
+def full_key(answer: str, values: ValueCache) -> Key:
     requests: set[Request] = set()
-    own_key(read(answer), lambda mode, tree: requests.add((mode, tree)))
-    values.ask([frozenset(requests)])
-    return own_key(read(answer), values.lookup)
+    answer_key(read(answer), lambda mode, tree: requests.add((mode, tree)))
+    values.compute([frozenset(requests)])
+    return answer_key(read(answer), values.lookup)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def full_key(answer: str, values: Values) -> Key:
         ("3^{20000}", r"9^{10000}"),
     ],
 )
-def test_equal_expressions_have_equal_keys(one: str, other: str, values: Values) -> None:
+def test_equal_expressions_have_equal_keys(one: str, other: str, values: ValueCache) -> None:
     assert full_key(one, values) == full_key(other, values)
     assert full_key(one, values)[0] != "expression"
 
@@ -83,8 +83,8 @@ def test_equal_expressions_have_equal_keys(one: str, other: str, values: Values)
         ("1+i", "1-i"),
     ],
 )
-def test_different_expressions_have_different_keys(one: str, other: str, values: Values) -> None:
-    """No tolerance: neither 65 right digits of a root nor one part in 10^60 make two answers equal."""
+def test_different_expressions_have_different_keys(one: str, other: str, values: ValueCache) -> None:
+    """There is no tolerance: neither 65 correct digits of a root nor one part in 10^60 make two answers equal."""
     assert full_key(one, values) != full_key(other, values)
 
 
@@ -94,11 +94,11 @@ polynomials = st.lists(st.integers(-9, 9), min_size=1, max_size=4)
 @settings(max_examples=40, deadline=None)
 @given(polynomials, polynomials)
 def test_polynomials_are_equal_exactly_when_their_coefficients_are(one: list[int], other: list[int]) -> None:
-    """In process: `evaluate` is a pure function, the child only bounds it."""
+    """`evaluate` is called in this process: it is a pure function."""
 
     def evaluated(coefficients: list[int]) -> Key:
         text = "+".join(f"({c}) x^{{{n}}}" for n, c in enumerate(coefficients)) + "+0x"
-        return own_key(read(text), lambda mode, tree: evaluate((mode, tree)))
+        return answer_key(read(text), lambda mode, tree: evaluate((mode, tree)))
 
     def trimmed(coefficients: list[int]) -> list[int]:
         while coefficients and not coefficients[-1]:
@@ -108,8 +108,8 @@ def test_polynomials_are_equal_exactly_when_their_coefficients_are(one: list[int
     assert (evaluated(one) == evaluated(other)) == (trimmed(one) == trimmed(other))
 
 
-def test_hostile_requests_cost_only_themselves() -> None:
-    """One request sleeps past its deadline; the others, before and behind it, keep their answers."""
+def test_hostile_calls_do_not_change_other_calls() -> None:
+    """One call sleeps past its deadline; the calls before and after it return their values."""
     with Workers("tests.hostile:act", count=2, timeout_s=0.5, memory_mb=512) as pool:
         pool.start()
         start = time.perf_counter()
@@ -120,7 +120,7 @@ def test_hostile_requests_cost_only_themselves() -> None:
     assert [outcomes[i].value for i in (0, 2, 4, 6, 8, 9)] == ["echo"] * 4 + ["print", "echo"]
 
 
-def test_no_child_is_left_behind() -> None:
+def test_close_ends_every_child_process() -> None:
     with Workers("tests.hostile:act", count=2, timeout_s=0.5) as pool:
         pool.start()
         children = [child.process.pid for child in pool.idle]
@@ -129,22 +129,22 @@ def test_no_child_is_left_behind() -> None:
             os.kill(child, 0)
 
 
-def test_a_child_whose_parent_was_killed_ends_itself() -> None:
-    """A spinning child with 0.2 s of processor time left and nobody to kill it dies of its own timer."""
-    code = "import east.grading.workers as w; w.ORPHAN_SECONDS = 0.2; w._serve('tests.hostile:act', 512)"
+def test_a_child_process_whose_parent_was_killed_ends_itself() -> None:
+    """A child process that spins for longer than ORPHAN_SECONDS (here 0.2 s) is ended by its own timer."""
+    code = "import east.grading.workers as w; w.ORPHAN_SECONDS = 0.2; w.serve('tests.hostile:act', 512)"
     argument = pickle.dumps("spin")
-    asked = struct.pack("<Q", len(argument)) + argument
+    request = struct.pack("<Q", len(argument)) + argument
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=Path(__file__).parents[1],
-        input=asked,
+        input=request,
         capture_output=True,
         timeout=60,
     )
     assert done.returncode == -signal.SIGPROF
 
 
-def test_a_target_that_does_not_exist_says_what_to_run() -> None:
+def test_a_missing_function_is_named() -> None:
     with (
         Workers("tests.hostile:missing", count=1) as pool,
         pytest.raises(RuntimeError, match="tests.hostile:missing"),
@@ -152,12 +152,12 @@ def test_a_target_that_does_not_exist_says_what_to_run() -> None:
         pool.start()
 
 
-def test_values_are_computed_once_and_forgotten_past_the_bound(values: Values) -> None:
+def test_values_are_cached_until_the_cache_is_too_large(values: ValueCache) -> None:
     full_key(r"\sqrt{11}", values)
     computed = values.counts["ok"]
     full_key(r"\sqrt{11}", values)
     assert values.counts["ok"] == computed
     values.size = 10**9
-    values.forget()
+    values.trim()
     assert not values.known
     assert full_key(r"\sqrt{11}", values)[0] == "constant"

@@ -6,15 +6,14 @@ answers instead of a run.
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tqdm import tqdm
 
-from east.grading import GradedQuestion, Summary, grade, qwen_string
+from east.grading import Grading, Summary, grade, with_string_match
 from east.run import files, pipeline, summaries
 from east.run.artifacts import Artifact, Manifest
-from east.run.config import Config, Grading
+from east.run.config import Config
 from east.sampling import samples
 
 EXAMPLE = "east grade --config configs/1b_gsm8k_sft.yaml"
@@ -57,22 +56,15 @@ def import_responses(config: Config, target: Artifact) -> None:
 def grade_folder(source: Artifact, target: Artifact, grading: Grading) -> Manifest:
     """Grade a samples folder (the training samples, or an evaluation's): questions.jsonl, a line per question."""
     if not target.complete():
-        count = Summary(**grading.model_dump())
+        count = Summary(grading)
         n = (target.settings or {})["n"]
         with target.writing() as (scratch, summary):
             total = source.open().summary["questions"]
             rows = tqdm(samples.read(source, n), desc="grade", unit="question", total=total)
-            graded = grade(rows, summary=count, **grading.model_dump())
-            files.write_jsonl(scratch / "questions.jsonl", with_string_match(graded))
+            graded = grade(rows, grading, summary=count)
+            files.write_jsonl(scratch / "questions.jsonl", map(with_string_match, graded))
             summary.update(count.report())
             files.write_text(scratch / "report.json", json.dumps(summary, indent=1) + "\n")
     manifest = target.open()
     summaries.show("graded", target.folder, manifest.summary)
     return manifest
-
-
-def with_string_match(rows: Iterable[GradedQuestion]) -> Iterator[dict[str, object]]:
-    """Add to each verdict: is the normalised string that of the gold? (examples.drop_disagreement asks)"""
-    for row in rows:
-        gold = qwen_string(row["gold"])
-        yield {**row, "string_match": [a is not None and qwen_string(a) == gold for a in row["answer"]]}

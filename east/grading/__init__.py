@@ -1,12 +1,33 @@
-"""Text to verdict and cluster."""
+"""Grading: from the text of a response to its answer, its verdict and its cluster.
 
-from typing import Any
+`grade(questions, Grading())` yields a graded question for each question with its responses. In this order a response
+passes through:
 
-from east.grading.extraction import gold_answer as gold_answer
-from east.grading.grader import Summary as Summary
-from east.grading.grader import grade as grade
-from east.grading.options import VERSION as VERSION
-from east.grading.options import Grading as Grading
-from east.grading.qwen_string import qwen_string as qwen_string
+- `extraction`: the final answer of the response,
+- `spelling`, `lexer`, `units`, `parser`, `prose`, `reading`: the answer's text as a tree, with its names and units,
+- `canonical`, `rational`, `numeric`: a key that is equal for equal values. Values that are not rational are computed in
+  child processes (`workers`) and cached (`value_cache`),
+- `matching`: does it match the gold answer, by its key or by a convention of `options.Grading`?
+- `grader`: clusters, entropy, accuracy and rejection of the question (`rows.GradedQuestion`).
+"""
 
-GradedQuestion = dict[str, Any]
+from east.grading.extraction import gold_answer
+from east.grading.grader import grade
+from east.grading.labelled_cases import run_cases
+from east.grading.options import VERSION, Grading
+from east.grading.qwen_string import with_string_match
+from east.grading.rows import Cluster, GradedQuestion, QuestionToGrade
+from east.grading.summary import Summary
+
+__all__ = [
+    "VERSION",
+    "Cluster",
+    "GradedQuestion",
+    "Grading",
+    "QuestionToGrade",
+    "Summary",
+    "gold_answer",
+    "grade",
+    "run_cases",
+    "with_string_match",
+]

@@ -1,14 +1,15 @@
-r"""From a response to its final answer, and from a solution to its gold answer, by bounded scans.
+r"""From a response to its final answer, and from a solution to its gold answer, in linear time.
 
-The places where an answer may stand, in order of trust (the `source` of an answer):
-`boxed` the last \boxed{}; `hash` GSM8K's `#### 18`; `the answer is` a sentence that announces the answer;
-`last number` the last number of the text, a named fallback that guesses; `none` nothing found.
+Where an answer is looked for, in this order (the `source` of an answer): "boxed", the last \boxed{}; "hash", GSM8K's
+`#### 18`; "the answer is", a sentence that announces the answer; "last number", the last number of the text, which is
+a guess; "none", no answer.
 """
 
 import hashlib
 import re
 from typing import Literal, NamedTuple
 
+from east.grading.lexer import MAX_CHARACTERS
 from east.grading.units import is_unit
 
 Source = Literal["boxed", "hash", "the answer is", "last number", "none"]
@@ -16,15 +17,15 @@ Extraction = Literal["boxed", "marked", "last number"]
 Boxes = Literal["joined", "last"]
 
 SOURCES: tuple[Source, ...] = ("boxed", "hash", "the answer is", "last number", "none")
-MAX_ANSWER = 2_000  # characters; a longer answer is cut and carries its hash, so that it stays distinct
-MAX_BOXES = 12  # boxes looked at, from the end
-REACH = MAX_ANSWER + 100  # characters before a box in which a neighbour is sought
-MAX_BOX = 50_000  # characters behind a box in which its closing brace is sought
-TAIL = 4_000  # characters at the end of a response in which an unboxed answer is sought
+MAX_ANSWER = MAX_CHARACTERS  # a longer answer is cut and its hash appended: distinct answers stay distinct
+MAX_BOXES = 12  # boxes read, from the end of the text
+REACH = MAX_ANSWER + 100  # characters before a box that are searched for the box before it
+MAX_BOX = 50_000  # characters after the start of a box that are searched for its closing brace
+TAIL = 4_000  # characters at the end of a response that are searched for an answer outside a box
 
 
 class Answer(NamedTuple):
-    """The final answer as written (None where there is none) and where it was found."""
+    """The final answer as written (None if there is none) and where it was found."""
 
     text: str | None
     source: Source
@@ -67,17 +68,14 @@ def extract(
 ) -> Answer:
     """The final answer of a response.
 
-    text: what the model wrote. extraction: `boxed` trusts boxes and `####` only, `marked` also a sentence
-    that announces the answer, `last number` falls back to the last number. boxes: `joined` reads several
-    boxes with nothing but commas, "and" and "y =" between them as one list, `last` takes the last.
-    truncated: the response met the length limit; then an unclosed box and the last number are not its
-    answer. Time is linear in len(text).
+    extraction, boxes: see `options.Grading`. truncated: the response was cut at the token limit; an unclosed box and
+    the last number are then not its answer. Time is linear in len(text).
     """
-    found = _boxed(text, boxes, truncated)
-    if found and (last := _final(text)):  # said after the last box: "\boxed{255} ... The final answer is $455$."
+    boxed = _boxed(text, boxes, truncated)
+    if boxed and (last := _final(text)):  # after the last box: "\boxed{255} ... The final answer is $455$."
         return Answer(_bounded(last), "the answer is")
-    if found is not None:
-        return Answer(_bounded(found), "boxed") if found else Answer(None, "none")
+    if boxed is not None:
+        return Answer(_bounded(boxed), "boxed") if boxed else Answer(None, "none")
     if hashed := _hashed(text):
         return Answer(_bounded(hashed), "hash")
     if extraction == "boxed":
@@ -93,16 +91,16 @@ def extract(
 def gold_answer(solution: str) -> str | None:
     r"""The gold answer of a worked solution: its last balanced \boxed{}, else the text after `####`.
 
-    None where there is neither, or where the last box is empty.
+    None if there is neither, or if the last box is empty.
     """
-    found = _boxed(solution, "last", truncated=True)
-    if found is None and "####" in solution:
-        found = solution.rsplit("####", 1)[1].strip()
-    return found or None
+    gold = _boxed(solution, "last", truncated=True)
+    if gold is None and "####" in solution:
+        gold = solution.rsplit("####", 1)[1].strip()
+    return gold or None
 
 
 def _boxed(text: str, boxes: Boxes, truncated: bool) -> str | None:
-    """Content of the last box with something in it; "" where every box is empty, None where there is none."""
+    """The content of the last box that is not empty; "" if every box is empty, None if there is no box."""
     spans: list[tuple[int, int, str]] = []
     unclosed, empty, end = None, False, len(text)
     for _ in range(MAX_BOXES):
@@ -110,7 +108,7 @@ def _boxed(text: str, boxes: Boxes, truncated: bool) -> str | None:
         start = max(text.rfind("\\boxed", window, end), text.rfind("\\fbox", window, end))
         if start < 0:
             break
-        limit, end = end, start  # what a box holds ends before the next box: every character is scanned once
+        limit, end = end, start  # a box is searched up to the next box only: every character is scanned once
         opening = _BOX.match(text, start)
         if opening is None:
             continue
@@ -134,7 +132,7 @@ def _boxed(text: str, boxes: Boxes, truncated: bool) -> str | None:
 
 
 def _box_content(text: str, start: int, limit: int) -> tuple[int | None, str]:
-    """(end, content) of the box whose argument begins at `start`; end None where `limit` comes first."""
+    """(end, content) of the box whose argument begins at `start`; end is None if the box is open at `limit`."""
     open_end = _OPEN_END.search(text, start, limit)
     if not text.startswith("{", start):  # TeX without braces: \boxed 3
         end = open_end.start() if open_end else limit
@@ -149,12 +147,12 @@ def _box_content(text: str, start: int, limit: int) -> tuple[int | None, str]:
 
 
 def _adjacent(text: str, stop: int, start: int) -> bool:
-    """Only connectives stand between two boxes (and the boxes are not nested)."""
+    """Whether there are only connectives between two boxes (and the boxes are not nested)."""
     return 0 <= start - stop <= 40 and _BETWEEN_BOXES.fullmatch(text, stop, start) is not None
 
 
 def _hashed(text: str) -> str | None:
-    """The number behind the last `####`, or whatever stands behind it on the last line."""
+    """The text after a `####` on the last line, otherwise the number after the last `####`."""
     tail = _SPECIAL.sub("", text[-TAIL:])
     if last := _LAST_HASH.search(tail, max(0, tail.rfind("####"))):
         return last.group(1).strip()
@@ -163,8 +161,8 @@ def _hashed(text: str) -> str | None:
 
 
 def _final(text: str) -> str | None:
-    """The formula of "the final answer is $...$" where no box follows it."""
-    if text.find("inal answer is", max(0, len(text) - TAIL)) < 0:  # most responses: decided without a pattern
+    """The formula of "the final answer is $...$" if no box follows it."""
+    if text.find("inal answer is", max(0, len(text) - TAIL)) < 0:  # true of most responses, and fast
         return None
     formulas = _FINAL.findall(text, max(text.rfind("\\boxed"), text.rfind("\\fbox"), len(text) - TAIL))
     return formulas[-1].strip() if formulas else None
@@ -173,15 +171,15 @@ def _final(text: str) -> str | None:
 def _announced(tail: str) -> str | None:
     """The answer after the last `answer is`, `Answer:` or `Answer $...$`."""
     last = None
-    for last in _ANNOUNCED.finditer(tail):  # noqa: B007 - the last match is wanted
+    for last in _ANNOUNCED.finditer(tail):  # noqa: B007 - the last match is needed
         pass
     return _from_sentence(tail[last.end() :]) if last else None
 
 
 def _from_sentence(text: str) -> str | None:
-    """The answer at the head of a sentence: its formula, what follows its last `is`, its number, or the sentence.
+    """The answer in a sentence: the formula it begins with, the text after its last `is`, its number, or all of it.
 
-    What a sentence says of its number is read where answers are (`prose`): "between 9 and 10" is no 10.
+    A sentence whose words may change its number is returned as it is, and parsed later (`prose`): "between 9 and 10".
     """
     text = _ADVERB.sub("", text.lstrip(" \t\n*:_,"))
     end = _SENTENCE_END.search(text)
@@ -200,9 +198,9 @@ def _from_sentence(text: str) -> str | None:
 
 
 def _last_number(text: str) -> str | None:
-    """The last number of a text, or the formula that holds it; None where it is only a bound ("x < 5")."""
+    """The last number of a text, or the formula that contains it; None if it is only a bound ("x < 5")."""
     last = None
-    for last in _NUMBER.finditer(text):  # noqa: B007 - the last match is wanted
+    for last in _NUMBER.finditer(text):  # noqa: B007 - the last match is needed
         pass
     if last is None:
         return None
@@ -219,7 +217,7 @@ def _last_number(text: str) -> str | None:
 
 
 def _is_formula(segment: re.Match[str]) -> bool:
-    """Whether `$...$` holds mathematics and not the prose between two prices ("$5 and $6")."""
+    """Whether `$...$` contains mathematics, and not the words between two prices ("$5 and $6")."""
     content = segment.group(2)
     return content is None or content == content.strip() or not _WORDS.search(re.sub(r"\\[a-z]+\{[^}]*\}", "", content))
 
@@ -229,7 +227,7 @@ def _content(segment: re.Match[str]) -> str:
 
 
 def _bounded(answer: str) -> str:
-    """The answer as it is kept: without lone surrogates, and never longer than MAX_ANSWER and a hash."""
+    """The answer without lone surrogates, cut to MAX_ANSWER characters and a hash."""
     answer = _SURROGATE.sub("\ufffd", answer.strip())
     if len(answer) <= MAX_ANSWER:
         return answer

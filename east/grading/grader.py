@@ -1,34 +1,28 @@
-"""From questions with responses to graded questions: cluster, label, entropy, accuracy and rejection.
+"""From questions with responses to graded questions: verdicts, clusters, entropy, accuracy and rejection.
 
-`grade` streams: it looks at a few questions at a time and keeps nothing of them but bounded caches. An
-answer's cluster is the gold's, if it matches the gold under the named conventions, and that of its own
-value otherwise; so the clusters are a partition whatever the conventions, and no cluster holds both right
-and wrong responses.
+`grade` streams: it holds one batch of questions at a time, and caches of bounded size. An answer that matches the
+gold answer belongs to the gold answer's cluster, every other answer to the cluster of its own value. So the clusters
+are a partition under any conventions, and no cluster contains both right and wrong responses.
 """
 
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
-from typing import Any
 
-from east.grading.canonical import Key, own_key
-from east.grading.canonical import key as key_of
+from east.grading.canonical import Key, answer_key, tree_key
 from east.grading.extraction import Answer, extract
 from east.grading.matching import match
 from east.grading.numeric import Request
 from east.grading.options import Grading
 from east.grading.qwen_string import qwen_string, same_qwen_string
-from east.grading.reading import MAX_REMEMBERED, Reading, read
+from east.grading.reading import Reading, cached_by_length, read
+from east.grading.rows import Cluster, GradedQuestion, QuestionToGrade
 from east.grading.summary import Summary
 from east.grading.tree import Tree, order
-from east.grading.value_cache import Requests, Values
+from east.grading.value_cache import Requests, ValueCache
 
-__all__ = ["Grading", "Summary", "grade"]
-
-BATCH_QUESTIONS = 32  # looked at together, so that the children are busy
+BATCH_QUESTIONS = 32  # a batch gives the child processes enough to do
 BATCH_CHARACTERS = 64_000_000
-FIELDS = ("question", "gold", "sample", "text", "finish_reason")
 GOLD: Key = ("gold",)
 MISSING: Key = ("missing",)
 _KINDS = {
@@ -39,55 +33,36 @@ _KINDS = {
 
 
 def grade(
-    questions: Iterable[dict[str, Any]], *, summary: Summary | None = None, **options: Any
-) -> Iterator[dict[str, Any]]:
-    """Grade questions one after another; `options` are the fields of Grading.
+    questions: Iterable[QuestionToGrade], settings: Grading, *, summary: Summary | None = None
+) -> Iterator[GradedQuestion]:
+    """Grade questions, in order. Each graded question is added to `summary`, if given.
 
-    questions: {"question": id, "gold": final answer, "sample": [int], "text": [str], "finish_reason": [str]}.
-    summary: accumulates counts and a sample over all questions, if given.
-    Yields, in the same order, {"question", "gold", "n", "sample", "answer", "source", "truncated", "cluster",
-    "correct", "clusters": [{"answer", "count", "correct", "kind"}], "entropy", "accuracy", "rejection", "k",
-    "reasons", "timeouts", "out_of_bounds", "merged"}. cluster: index in clusters, -1 where missing="excluded" left the
-    response out. entropy: -sum p ln p in nats over shares of the n responses. accuracy: the gold cluster's
-    share.
-    rejection: the largest wrong cluster's share. k: number of clusters. reasons: why right responses are
-    right, counted. timeouts: responses whose value took a child too long or too much memory. out_of_bounds: responses
-    that are too long, too deep or too large to be read or computed; both are compared as text. merged: exact keys
-    that turned out to have equal values or to match the gold. Clusters are sorted by size, then key. Raises
-    ValueError for a question with missing fields or lists of unequal length.
+    Clusters are sorted by size, then by key. Raises ValueError for a question with missing fields, with lists of
+    different lengths or with a gold answer that is no string.
     """
-    settings = Grading(**options)
-    values = Values(workers=settings.workers, timeout_s=settings.timeout_s, memory_mb=settings.memory_mb)
+    values = ValueCache(workers=settings.workers, timeout_s=settings.timeout_s, memory_mb=settings.memory_mb)
     try:
         for batch in _batches(questions):
             extracted = [_extract_all(question, settings) for question in batch]
             if settings.clusters == "value":
                 golds = (question["gold"] for question in batch)
                 texts = {answer.text for answers, _ in extracted for answer in answers if answer.text is not None}
-                values.ask(requests_of(text) for text in texts.union(golds))
+                values.compute(requests_of(text) for text in texts.union(golds))
             for question, (answers, truncated) in zip(batch, extracted, strict=True):
                 graded = _grade_question(question, answers, truncated, values, settings)
                 if summary is not None:
                     summary.add(graded, question["text"])
                 yield graded
-            values.forget()
+            values.trim()
     finally:
         values.close()
 
 
-def _batches(questions: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Checked questions, a few at a time."""
-    batch: list[dict[str, Any]] = []
+def _batches(questions: Iterable[QuestionToGrade]) -> Iterator[list[QuestionToGrade]]:
+    batch: list[QuestionToGrade] = []
     size = 0
     for question in questions:
-        if absent := [field for field in FIELDS if field not in question]:
-            name = question.get("question", "?")
-            raise ValueError(f"question {name!r} has no {', '.join(absent)}; expected {', '.join(FIELDS)}")
-        lengths = {field: len(question[field]) for field in FIELDS[2:]}
-        if len(set(lengths.values())) != 1:
-            raise ValueError(f"question {question['question']!r} has lists of unequal length: {lengths}")
-        if not isinstance(question["gold"], str):
-            raise ValueError(f"question {question['question']!r} has gold {question['gold']!r}; expected a string")
+        _check(question)
         batch.append(question)
         size += sum(map(len, question["text"]))
         if len(batch) == BATCH_QUESTIONS or size > BATCH_CHARACTERS:
@@ -97,7 +72,21 @@ def _batches(questions: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any
         yield batch
 
 
-def _extract_all(question: dict[str, Any], settings: Grading) -> tuple[list[Answer], list[bool]]:
+def _check(question: QuestionToGrade) -> None:
+    name = question.get("question", "?")
+    expected = QuestionToGrade.__annotations__
+    if absent := [field for field in expected if field not in question]:
+        raise ValueError(f"question {name!r} has no {', '.join(absent)}; expected {', '.join(expected)}")
+    sample, text, finish_reason = question["sample"], question["text"], question["finish_reason"]
+    lengths = {"sample": len(sample), "text": len(text), "finish_reason": len(finish_reason)}
+    if len(set(lengths.values())) != 1:
+        raise ValueError(f"question {name!r} has lists of different lengths {lengths}; expected an item per response")
+    if not isinstance(question["gold"], str):
+        raise ValueError(f"question {name!r} has gold {question['gold']!r}; expected a string")
+
+
+def _extract_all(question: QuestionToGrade, settings: Grading) -> tuple[list[Answer], list[bool]]:
+    """The answer of each response, and whether the response was cut at the token limit."""
     truncated = [reason == "length" for reason in question["finish_reason"]]
     boxes = "last" if settings.clusters == "qwen-string" else settings.boxes
     answers = [
@@ -107,78 +96,23 @@ def _extract_all(question: dict[str, Any], settings: Grading) -> tuple[list[Answ
     return answers, truncated
 
 
-def _exact_key(answer: str) -> tuple[Key, Requests]:
-    """(the key without symbolic values, what has to be evaluated for the full key)."""
-    return _exact_key_short(answer) if len(answer) <= MAX_REMEMBERED else _exact_key_long(answer)
-
-
-@lru_cache(maxsize=100_000)
-def _exact_key_short(answer: str) -> tuple[Key, Requests]:
-    return _exact_key_of(answer)
-
-
-@lru_cache(maxsize=64)
-def _exact_key_long(answer: str) -> tuple[Key, Requests]:
-    return _exact_key_of(answer)
-
-
-def _exact_key_of(answer: str) -> tuple[Key, Requests]:
-    requests: set[Request] = set()
-    reading = read(answer)
-
-    def ask(mode: str, tree: Tree) -> None:
-        requests.add((mode, tree))
-
-    exact_key = own_key(reading, ask)
-    for other in (reading, *reading.others):  # under which the gold may be met as well
-        if other.tree is not None:
-            key_of(other.tree, ask)
-    return exact_key, frozenset(requests)
-
-
-class _Verdict:
-    """Clusters and verdicts of one question's distinct answers."""
-
-    def __init__(self, gold: str, values: Values, settings: Grading) -> None:
-        self.gold_text, self.gold = gold, valued(gold, values)
-        self.values, self.settings = values, settings
-        self.seen: dict[str, tuple[Key, str | None]] = {}
-
-    def __call__(self, answer: str) -> tuple[Key, str | None]:
-        """(cluster, why it is right or None)"""
-        if answer not in self.seen:
-            self.seen[answer] = self._judge(answer)
-        return self.seen[answer]
-
-    def _judge(self, answer: str) -> tuple[Key, str | None]:
-        if self.settings.clusters == "qwen-string":
-            text = qwen_string(answer)
-            same = same_qwen_string(qwen_string(self.gold_text), text)
-            return ("string", text), "same string" if same else None
-        reading = valued(answer, self.values)
-        reason = match(self.gold, reading, self.values.lookup, self.settings)
-        return (GOLD if reason else own_key(reading, self.values.lookup)), reason
-
-    def merged(self) -> int:
-        """Exact keys that turned out to be the same cluster as another."""
-        clusters = {key for key, _ in self.seen.values()}
-        return max(0, len({_exact_key(text)[0] for text in self.seen}) - len(clusters))
+Verdict = tuple[Key | None, str | None]  # the cluster's key (None: in no cluster), and why the answer is right if it is
 
 
 def _grade_question(
-    question: dict[str, Any], answers: list[Answer], truncated: list[bool], values: Values, settings: Grading
-) -> dict[str, Any]:
-    judge = _Verdict(question["gold"], values, settings)
-    unanswered = {"cluster": (MISSING, None), "excluded": (None, None)}
-    judged: list[tuple[Key | None, str | None]] = [
-        judge(answer.text) if answer.text is not None else unanswered.get(settings.missing, ((*MISSING, index), None))
+    question: QuestionToGrade, answers: list[Answer], truncated: list[bool], values: ValueCache, settings: Grading
+) -> GradedQuestion:
+    distinct = dict.fromkeys(answer.text for answer in answers if answer.text is not None)
+    verdict_of = _verdicts(question["gold"], distinct, values, settings)
+    verdicts = [
+        _without_answer(index, settings) if answer.text is None else verdict_of[answer.text]
         for index, answer in enumerate(answers)
     ]
-    clusters = _clusters(judged, answers)
+    clusters = _clusters(verdicts, answers)
     ranked = sorted(clusters, key=lambda key: (-clusters[key].total(), order(key)))
     place = {key: position for position, key in enumerate(ranked)}
-    right = {key for key, reason in judged if reason and key}
-    total = sum(found.total() for found in clusters.values())
+    right = {key for key, reason in verdicts if reason and key}
+    total = sum(spellings.total() for spellings in clusters.values())
     shares = {key: clusters[key].total() / total for key in ranked}
     return {
         "question": question["question"],
@@ -188,54 +122,99 @@ def _grade_question(
         "answer": [answer.text for answer in answers],
         "source": [answer.source for answer in answers],
         "truncated": truncated,
-        "cluster": [-1 if key is None else place[key] for key, _ in judged],
-        "correct": [reason is not None for _, reason in judged],
+        "cluster": [-1 if key is None else place[key] for key, _ in verdicts],
+        "correct": [reason is not None for _, reason in verdicts],
         "clusters": [_describe(key, clusters[key], key in right, question["gold"]) for key in ranked],
-        "entropy": -sum(p * math.log(p) for p in shares.values()) + 0.0,
+        "entropy": -sum(p * math.log(p) for p in shares.values()) + 0.0,  # one cluster: -0.0 becomes 0.0
         "accuracy": sum(p for key, p in shares.items() if key in right),
         "rejection": max((p for key, p in shares.items() if key not in right), default=0.0),
         "k": len(ranked),
-        "reasons": dict(sorted(Counter(reason for _, reason in judged if reason).items())),
+        "reasons": dict(sorted(Counter(reason for _, reason in verdicts if reason).items())),
         "timeouts": sum(is_lost(answer.text, values) for answer in answers),
         "out_of_bounds": sum(is_out_of_bounds(answer.text, values) for answer in answers),
-        "merged": judge.merged(),
+        "merged": _merged(verdict_of),
     }
 
 
-def _clusters(judged: list[tuple[Key | None, str | None]], answers: list[Answer]) -> dict[Key, Counter[str | None]]:
+def _verdicts(gold: str, answers: Iterable[str], values: ValueCache, settings: Grading) -> dict[str, Verdict]:
+    """The verdict on each distinct answer."""
+    if settings.clusters == "qwen-string":
+        strings = {answer: qwen_string(answer) for answer in answers}
+        same = {answer: same_qwen_string(qwen_string(gold), string) for answer, string in strings.items()}
+        return {answer: (("string", strings[answer]), "same string" if same[answer] else None) for answer in strings}
+    verdicts: dict[str, Verdict] = {}
+    gold_reading = read_with_values(gold, values)
+    for answer in answers:
+        reading = read_with_values(answer, values)
+        reason = match(gold_reading, reading, values.lookup, settings)
+        verdicts[answer] = GOLD if reason else answer_key(reading, values.lookup), reason
+    return verdicts
+
+
+def _without_answer(index: int, settings: Grading) -> Verdict:
+    """The verdict on a response without an answer: always wrong."""
+    key = {"cluster": MISSING, "own": (*MISSING, index), "excluded": None}[settings.missing]
+    return key, None
+
+
+def _clusters(verdicts: list[Verdict], answers: list[Answer]) -> dict[Key, Counter[str | None]]:
     """The spellings in each cluster, counted."""
     clusters: dict[Key, Counter[str | None]] = {}
-    for (key, _), answer in zip(judged, answers, strict=True):
+    for (key, _), answer in zip(verdicts, answers, strict=True):
         if key is not None:
             clusters.setdefault(key, Counter())[answer.text] += 1
     return clusters
 
 
-def _describe(key: Key, spellings: Counter[str | None], right: bool, gold: str) -> dict[str, Any]:
-    """One cluster; its answer is the spelling met most often (the first in order among equals)."""
+def _describe(key: Key, spellings: Counter[str | None], right: bool, gold: str) -> Cluster:
+    """A cluster, shown by its most frequent spelling (the first in order among equally frequent ones)."""
     answer = min(spellings, key=lambda text: (-spellings[text], text or ""))
     if key[0] == "string":
         return {"answer": key[1], "count": spellings.total(), "correct": right, "kind": "text"}
-    kind = _exact_key(gold)[0][0] if key == GOLD else key[0]
+    kind: str = _key_and_requests(gold)[0][0] if key == GOLD else key[0]
     return {"answer": answer, "count": spellings.total(), "correct": right, "kind": _KINDS.get(kind, kind)}
 
 
+def _merged(verdict_of: dict[str, Verdict]) -> int:
+    """How many keys symbolic values and conventions merged with another."""
+    clusters = {key for key, _ in verdict_of.values()}
+    return max(0, len({_key_and_requests(text)[0] for text in verdict_of}) - len(clusters))
+
+
+@cached_by_length
+def _key_and_requests(answer: str) -> tuple[Key, Requests]:
+    """The key of an answer without symbolic values, and the values to compute for its full key."""
+    requests: set[Request] = set()
+    reading = read(answer)
+
+    def record(mode: str, tree: Tree) -> None:
+        requests.add((mode, tree))
+
+    key = answer_key(reading, record)
+    for other in (reading, *reading.others):  # the gold answer is compared with each of them
+        if other.tree is not None:
+            tree_key(other.tree, record)
+    return key, frozenset(requests)
+
+
 def requests_of(answer: str) -> Requests:
-    """What has to be computed for the keys of an answer."""
-    return _exact_key(answer)[1]
+    """The values to compute for the keys of an answer."""
+    return _key_and_requests(answer)[1]
 
 
-def valued(text: str, values: Values) -> Reading:
-    """What an answer says; only its words where its value was lost."""
+def read_with_values(text: str, values: ValueCache) -> Reading:
+    """The reading of an answer; only its text if the computation of its values did not finish."""
     reading = read(text)
     return Reading(reading.plain) if is_lost(text, values) else reading
 
 
-def is_lost(text: str | None, values: Values) -> bool:
+def is_lost(text: str | None, values: ValueCache) -> bool:
+    """Whether the computation of an answer's values did not finish."""
     return text is not None and bool(values.lost) and requests_of(text) in values.lost
 
 
-def is_out_of_bounds(text: str | None, values: Values) -> bool:
+def is_out_of_bounds(text: str | None, values: ValueCache) -> bool:
+    """Whether an answer is too long, too deep or too large to be read or computed."""
     if text is None:
         return False
     return read(text).out_of_bounds or bool(values.out_of_bounds and requests_of(text) & values.out_of_bounds)

@@ -1,47 +1,48 @@
-"""Labelled cases: the grader tried on one answer at a time (`python -m east grade --cases FILE --out OUT`)."""
+"""Labelled cases: grading one answer at a time, compared with the verdicts that are expected."""
 
 import json
 import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, NotRequired, TextIO, TypedDict
 
 from east.grading.extraction import extract
-from east.grading.grader import is_lost, is_out_of_bounds, requests_of, valued
+from east.grading.grader import is_lost, is_out_of_bounds, read_with_values, requests_of
 from east.grading.matching import match
 from east.grading.options import Grading
-from east.grading.value_cache import Values
-from east.run import config, validation, yaml_file
+from east.grading.value_cache import ValueCache
 
-FIELDS = {"id", "gold", "prediction", "form"}
 OUTCOMES = ("right", "false equal", "false different")
-Verdict = dict[str, Any]
 
 
-def main(cases_path: str | Path, out_path: str | Path, overrides: list[str]) -> None:
-    """Grade a file of cases under `grading.key=value` settings and print what became of the labelled ones.
+class Case(TypedDict):
+    """A labelled case: one line of the file of cases."""
 
-    Raises ValueError for a setting outside the grading section, and as `run_cases` does.
+    id: Any  # copied to the verdict
+    gold: Any  # the gold answer, text or number
+    prediction: Any  # the answer, or a response; text, a number or, for an answer, null
+    form: Literal["answer", "response"]
+    expect: NotRequired[bool]  # the right verdict; cases without it are graded and not counted
+    confidence: NotRequired[str]  # cases are counted by it
+    kind: NotRequired[str]  # wrong cases are counted by it
+
+
+class CaseVerdict(TypedDict):
+    """One line of the written file."""
+
+    id: Any
+    verdict: bool
+    seconds: float
+    reason: str  # why the answer is right; "different", "out of bounds" or "no answer"
+
+
+def run_cases(cases_path: str | Path, out_path: str | Path, settings: Grading) -> str:
+    """Grade a file of cases (JSON lines), and write a JSON line with the verdict on each.
+
+    Returns a table of the cases that have `expect`: right and wrong ones by `confidence`, and the wrong ones by `kind`.
+    Raises ValueError for a file that cannot be read or written, and for a line that is not a case.
     """
-    values: dict[str, Any] = {"grading": {"extraction": "last number"}}
-    for override in overrides:
-        if not override.startswith("grading."):
-            raise ValueError(f"found {override!r}, expected grading.key=value: --cases takes no other settings")
-        yaml_file.apply(values, override)
-    options = validation.validate(config.Grading, values["grading"], "grading").model_dump()
-    print(run_cases(cases_path, out_path, **options))
-
-
-def run_cases(cases_path: str | Path, out_path: str | Path, **options: Any) -> str:
-    """Grade labelled cases: JSON lines with id, gold, prediction and form ("answer" or "response").
-
-    Writes one JSON line each: id, verdict, seconds, reason. A response without a marked answer is graded by
-    its last number unless `extraction` says otherwise: a case is judged alone, there is no cluster to
-    protect. Returns a table of the cases with `expect` by `confidence`, and the wrong ones by `kind`. Raises
-    ValueError for a file that cannot be read or written and, naming file and line, for a line that is no such case.
-    """
-    settings = Grading(**{"extraction": "last number", **options})
     tally = _Tally()
     try:
         with open(cases_path, encoding="utf-8") as cases, open(out_path, "w", encoding="utf-8") as out:
@@ -53,16 +54,16 @@ def run_cases(cases_path: str | Path, out_path: str | Path, **options: Any) -> s
 
 
 def _grade_all(cases: TextIO, out: TextIO, name: str, settings: Grading, tally: "_Tally") -> None:
-    values = Values(workers=1, timeout_s=settings.timeout_s, memory_mb=settings.memory_mb)
+    values = ValueCache(workers=1, timeout_s=settings.timeout_s, memory_mb=settings.memory_mb)
     try:
         for number, line in _lines(cases, name):
             if line.strip():
-                values.start()  # a killed child is replaced between cases, not in the next one's time
+                values.start()  # a child process that was killed is replaced before the next case's time starts
                 case = _read_case(line, f"{name}:{number}")
                 verdict = _grade_case(case, values, settings)
                 tally.add(case, verdict)
                 print(json.dumps(verdict), file=out)
-                values.forget()
+                values.trim()
     finally:
         values.close()
 
@@ -74,43 +75,45 @@ def _lines(cases: TextIO, name: str) -> Iterator[tuple[int, str]]:
         raise ValueError(f"{name}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
 
 
-def _read_case(line: str, place: str) -> dict[str, Any]:
+def _read_case(line: str, place: str) -> Case:
     try:
-        case = json.loads(line)
+        case: Case = json.loads(line)
     except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{place} is not JSON ({error}); expected id, gold, prediction, form") from None
-    if not isinstance(case, dict) or (absent := FIELDS - case.keys()):
-        raise ValueError(f"{place} lacks {sorted(absent) if isinstance(case, dict) else 'its fields'}")
+    if not isinstance(case, dict):
+        raise ValueError(f"{place} is not an object; expected id, gold, prediction, form")
+    if absent := sorted(Case.__required_keys__ - case.keys()):
+        raise ValueError(f"{place} has no {', '.join(absent)}; expected id, gold, prediction, form")
     if case["form"] not in ("answer", "response"):
         raise ValueError(f"{place} has form {case['form']!r}; expected 'answer' or 'response'")
     return case
 
 
-def _grade_case(case: dict[str, Any], values: Values, settings: Grading) -> Verdict:
+def _grade_case(case: Case, values: ValueCache, settings: Grading) -> CaseVerdict:
     start = time.perf_counter()
     text, gold = case["prediction"], str(case["gold"])
     if case["form"] == "response":
         text = extract(str(text), extraction=settings.extraction, boxes=settings.boxes).text
-    found, reason = None, "no answer"
+    right, reason = False, "no answer"
     if text is not None:
         text = str(text)
-        values.ask([requests_of(gold), requests_of(text)])
-        found = match(valued(gold, values), valued(text, values), values.lookup, settings)
+        values.compute([requests_of(gold), requests_of(text)])
+        match_reason = match(read_with_values(gold, values), read_with_values(text, values), values.lookup, settings)
         beyond = is_lost(text, values) or is_out_of_bounds(text, values)
-        reason = found or ("out of bounds" if beyond else "different")
+        right, reason = match_reason is not None, match_reason or ("out of bounds" if beyond else "different")
     seconds = round(time.perf_counter() - start, 6)
-    return {"id": case["id"], "verdict": found is not None, "seconds": seconds, "reason": reason}
+    return {"id": case["id"], "verdict": right, "seconds": seconds, "reason": reason}
 
 
 class _Tally:
-    """Cases counted by what was expected and found."""
+    """Counts of cases by outcome."""
 
     def __init__(self) -> None:
         self.cases = self.out_of_bounds = 0
         self.outcomes: Counter[tuple[str, str]] = Counter()  # (confidence, outcome)
         self.wrong: Counter[str] = Counter()  # kind
 
-    def add(self, case: dict[str, Any], verdict: Verdict) -> None:
+    def add(self, case: Case, verdict: CaseVerdict) -> None:
         self.cases += 1
         self.out_of_bounds += verdict["reason"] == "out of bounds"
         if "expect" not in case:

@@ -1,25 +1,25 @@
-"""The tokens of a cleaned answer and the words of its grammar; bounded in length, digits and exponents."""
+"""The tokens of a cleaned answer, and the names and operators of its grammar."""
 
 import re
 from fractions import Fraction
 from typing import NamedTuple
 
-MAX_CHARACTERS = 2_000  # as `answers.MAX_ANSWER`: an answer that was cut is not read
-MAX_DIGITS = 400
+MAX_CHARACTERS = 2_000  # of an answer; a longer one is not parsed
+MAX_DIGITS = 400  # of a number, and of an exponent's value
 
 
 class Unreadable(ValueError):
-    """The text is outside the grammar or beyond its bounds; it is then compared as words."""
+    """The text is outside the grammar or its bounds; it is then compared as text."""
 
 
 class OutOfBounds(Unreadable):
-    """The text is too long, too deep or has too many digits to be read; such answers are counted."""
+    """The text is too long, too deep or has too many digits; such answers are counted."""
 
 
 class Token(NamedTuple):
-    kind: str  # num, word, cmd, text, op, end; unit, where `units.group` found one
+    kind: str  # num, word, cmd, text, op or end; unit after `units.group`
     value: str
-    spaced: bool  # white space stood before it
+    spaced: bool  # is there white space before it?
 
 
 RELATIONS = {
@@ -42,7 +42,7 @@ _GREEK = (
     "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi omicron rho sigma "
     "varsigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega"
 )
-GREEK = frozenset(_GREEK.split())  # readable without a backslash as well
+GREEK = frozenset(_GREEK.split())  # with or without a backslash
 LETTERS = {f"\\{name}" for name in (*GREEK, "ell", "emptyset")}
 OPERATORS = {
     "\\cup", "\\pm", "\\mp", "\\cdot", "\\times", "\\div", "\\ldots", "\\dots", "\\cdots", "\\\\",
@@ -64,6 +64,7 @@ _WHOLE = re.compile(r"(?P<space>\s*)(?P<num>\d+)")
 
 
 def tokenize(text: str) -> list[Token]:
+    """The tokens of a cleaned answer. Raises Unreadable for other characters, OutOfBounds for a long text."""
     if len(text) > MAX_CHARACTERS:
         raise OutOfBounds(f"longer than {MAX_CHARACTERS} characters")
     tokens, position, depth = [], 0, 0
@@ -71,7 +72,7 @@ def tokenize(text: str) -> list[Token]:
     while position < len(text):
         match = _TOKEN.match(text, position)
         if match is None:
-            raise Unreadable(f"character {text[position]!r}")
+            raise Unreadable(f"no token begins with {text[position]!r}")
         kind, value = match.lastgroup or "", match.group(match.lastgroup or 0)
         if kind == "num" and depth and "," in value:  # (1,000) is a pair
             value = value.split(",")[0]
@@ -83,7 +84,7 @@ def tokenize(text: str) -> list[Token]:
 
 
 def number(text: str) -> Fraction:
-    """The exact value of a numeral; raises Unreadable beyond MAX_DIGITS."""
+    """The exact value of a number as written. Raises OutOfBounds beyond MAX_DIGITS."""
     text = text.replace(",", "").replace(" ", "")
     if len(text) > MAX_DIGITS:
         raise OutOfBounds(f"a number of more than {MAX_DIGITS} digits")

@@ -1,38 +1,38 @@
-"""When an answer counts as the gold answer although its key differs: conventions, towards the gold only.
+"""Does an answer match the gold answer? By equal keys, or by a convention of `options.Grading`.
 
-Between two predictions only keys decide (`answer_keys`): a convention such as "x % may mean x or x/100" is
+Two predicted answers are compared by their keys alone (`canonical`): a convention such as "x % may mean x or x/100" is
 not transitive, so it can label answers but not cluster them.
 """
 
 from decimal import ROUND_DOWN, ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal, localcontext
 
-from east.grading.canonical import Key, Lookup, key, own_key
+from east.grading.canonical import Key, Lookup, answer_key, tree_key
 from east.grading.options import Grading
 from east.grading.reading import Reading
 
 
 def match(gold: Reading, answer: Reading, lookup: Lookup, options: Grading) -> str | None:
-    """Why the answer counts as the gold answer; None where it does not. gold matches itself."""
+    """Why the answer matches the gold answer; None if it does not. Every gold answer matches itself."""
     if gold.plain == answer.plain and gold.plain:
         return "same text"
-    for wanted in _readings(gold):
-        for found in (*_readings(answer), *answer.others):
-            if reason := _match(wanted, found, lookup, options):
+    for one in _readings(gold):
+        for other in (*_readings(answer), *answer.others):
+            if reason := _match(one, other, lookup, options):
                 return reason
     return None
 
 
 def _readings(reading: Reading) -> tuple[Reading, ...]:
-    """5 m is a product and a length."""
+    """5 m as a product and as a length."""
     return (reading,) if reading.measure is None else (reading, reading.measure)
 
 
 def _match(gold: Reading, answer: Reading, lookup: Lookup, options: Grading) -> str | None:
     if gold.tree is None or answer.tree is None:
         return None
-    if options.base == "optional" and (digits := _without_base(gold, answer)):
-        return digits
-    if gold.relation and answer.relation and own_key(gold, lookup) == own_key(answer, lookup):
+    if options.base == "optional" and (reason := _without_base(gold, answer)):
+        return reason
+    if gold.relation and answer.relation and answer_key(gold, lookup) == answer_key(answer, lookup):
         return "same value"  # x = y and y = x
     if _contradict(gold, answer, options):
         return None
@@ -43,18 +43,18 @@ def _match(gold: Reading, answer: Reading, lookup: Lookup, options: Grading) -> 
     if _needs_rescaling(gold, answer, options):
         return None
     if len(gold.names) > 1 and len(answer.names) > 1:
-        return _same_named(own_key(gold, lookup), own_key(answer, lookup), answer, options)
-    for wanted in _faces(gold, lookup, options):
-        for found in _faces(answer, lookup, options):
-            if reason := _same(wanted, found, answer, options):
+        return _same_named(answer_key(gold, lookup), answer_key(answer, lookup), answer, options)
+    for gold_key in _keys(gold, lookup, options):
+        for key in _keys(answer, lookup, options):
+            if reason := _same(gold_key, key, answer, options):
                 return reason
     if gold.decimal is not None:
-        return _same_rounded(key(answer.tree, lookup), key(gold.tree, lookup), gold, options)
+        return _same_rounded(tree_key(answer.tree, lookup), tree_key(gold.tree, lookup), gold, options)
     return None
 
 
 def _contradict(gold: Reading, answer: Reading, options: Grading) -> bool:
-    """Both name what they measure, and differently: metres and feet, x = 5 and y = 5, a.m. and p.m."""
+    """Whether units or names differ: metres and feet, x = 5 and y = 5, a.m. and p.m."""
     halves = {"am", "pm"}
     if gold.units & halves and answer.units & halves and not gold.units & answer.units:
         return True
@@ -66,27 +66,28 @@ def _contradict(gold: Reading, answer: Reading, options: Grading) -> bool:
 
 
 def _graph_and_function(gold: Reading, answer: Reading) -> bool:
-    """y = 2x + 3 and f(x) = 2x + 3; 1 < y < 2 and 1 < f(x) < 2."""
+    """Whether one names y and the other f(x): y = 2x + 3 and f(x) = 2x + 3, 1 < y < 2 and 1 < f(x) < 2."""
     names = {*gold.names, *answer.names}
     variable = all(reading.relation or reading.tree and reading.tree[0] == "rel" for reading in (gold, answer))
     return variable and len(names) == 2 and "y" in names and any(name.endswith(")") for name in names)
 
 
-def _faces(reading: Reading, lookup: Lookup, options: Grading) -> list[Key]:
-    """The keys under which an answer may be found: y = 2x + 3 is an equation and 2x + 3."""
+def _keys(reading: Reading, lookup: Lookup, options: Grading) -> list[Key]:
+    """All keys by which an answer is compared: y = 2x + 3 as an equation and as 2x + 3."""
     assert reading.tree is not None
     ordered = options.list_order == "kept"
-    faces = [own_key(reading, lookup, ordered=ordered)]
-    if len(reading.names) > 1:  # x=3, y=4 as the pair (3, 4), against answers that name nothing
-        faces.append(("seq", "(", ")", *(key(item, lookup) for item in reading.tree[2:])))
+    keys = [answer_key(reading, lookup, ordered=ordered)]
+    if len(reading.names) > 1:  # x=3, y=4 as the pair (3, 4), for answers without names
+        keys.append(("seq", "(", ")", *(tree_key(item, lookup) for item in reading.tree[2:])))
     else:
-        faces.append(key(reading.tree, lookup, ordered=ordered))
+        keys.append(tree_key(reading.tree, lookup, ordered=ordered))
         if reading.tree[0] == "list" and not any(item[0] == "rel" for item in reading.tree[2:]):
-            faces.append(("in order", *(key(item, lookup) for item in reading.tree[2:])))
-    return list(dict.fromkeys(faces))
+            keys.append(("in order", *(tree_key(item, lookup) for item in reading.tree[2:])))
+    return list(dict.fromkeys(keys))
 
 
 def _same(gold: Key, answer: Key, reading: Reading, options: Grading) -> str | None:
+    """Why two keys count as equal; None if they do not. reading: the answer's."""
     if gold == answer:
         return "same value"
     kinds = gold[0], answer[0]
@@ -96,12 +97,12 @@ def _same(gold: Key, answer: Key, reading: Reading, options: Grading) -> str | N
         return _same_sequence(gold, answer, reading, options)
     ordered = options.list_order == "kept"
     if kinds == ("list", "list") and len(gold) == len(answer) and not ordered:
-        left = list(answer[1:])
-        for wanted in gold[1:]:
-            found = next((item for item in left if _same(wanted, item, reading, options)), None)
-            if found is None:
+        unmatched = list(answer[1:])
+        for gold_item in gold[1:]:
+            equal = next((item for item in unmatched if _same(gold_item, item, reading, options)), None)
+            if equal is None:
                 return None
-            left.remove(found)
+            unmatched.remove(equal)
         return "same items"
     if "list" in kinds and (len(gold) if kinds[0] == "list" else len(answer)) == 2:
         inner = (gold[1], answer) if kinds[0] == "list" else (gold, answer[1])
@@ -114,7 +115,7 @@ def _same(gold: Key, answer: Key, reading: Reading, options: Grading) -> str | N
 
 
 def _same_named(gold: Key, answer: Key, reading: Reading, options: Grading) -> str | None:
-    """x = 1, y = 2 and y = 2, x = 1; not y = 1, x = 2, although its values stand in the gold's order."""
+    """x = 1, y = 2 matches y = 2, x = 1, but not y = 1, x = 2, whose values have the same order."""
     if len(gold) != len(answer):
         return None
     pairs = zip(gold[1:], answer[1:], strict=True)
@@ -123,25 +124,26 @@ def _same_named(gold: Key, answer: Key, reading: Reading, options: Grading) -> s
 
 
 def _agree(gold: tuple[object, ...], answer: tuple[object, ...]) -> bool:
+    """Whether two functions are equal at all points where both have a value, two or more."""
     both = [(a, b) for a, b in zip(gold, answer, strict=False) if a is not None and b is not None]
     return len(both) >= 2 and all(a == b for a, b in both)
 
 
 def _same_sequence(gold: Key, answer: Key, reading: Reading, options: Grading) -> str | None:
-    """(10, 3) and 10, 3; and brackets of another shape where there are too many parts for an interval."""
-    wanted, found = (k[3:] if k[0] == "seq" else k[1:] for k in (gold, answer))
-    brackets = {k[1:3] for k in (gold, answer) if k[0] == "seq"}
-    if len(wanted) != len(found):
+    """(10, 3) matches 10, 3. Brackets may also have another shape if there are too many items for an interval."""
+    gold_items, items = (key[3:] if key[0] == "seq" else key[1:] for key in (gold, answer))
+    brackets = {key[1:3] for key in (gold, answer) if key[0] == "seq"}
+    if len(gold_items) != len(items):
         return None
     same_kind = gold[0] == answer[0] and len(brackets) == 1
-    if len(wanted) == 2 and not (same_kind or gold[:3] == ("seq", "(", ")") and answer[0] == "in order"):
-        return None  # a pair in brackets may be an interval: only the pair (1, 2) may lose its brackets
-    every = all(_same(a, b, reading, options) for a, b in zip(wanted, found, strict=True))
+    if len(items) == 2 and not (same_kind or gold[:3] == ("seq", "(", ")") and answer[0] == "in order"):
+        return None  # [1, 2] may be an interval: only the gold answer (1, 2) matches 1, 2 without brackets
+    every = all(_same(a, b, reading, options) for a, b in zip(gold_items, items, strict=True))
     return "same parts" if every else None
 
 
 def _same_rounded(gold: Key, answer: Key, reading: Reading, options: Grading) -> str | None:
-    """A decimal of many digits against a number whose expansion is longer; `reading` is the decimal's."""
+    """Whether a decimal of many digits is the rounded value of the other number. reading: the decimal's."""
     if reading.decimal is None or answer[0] != "number" or options.rounded_digits <= 0:
         return None
     significant = reading.decimal.lstrip("-").replace(".", "").lstrip("0")
@@ -165,7 +167,7 @@ def _same_rounded(gold: Key, answer: Key, reading: Reading, options: Grading) ->
 
 
 def _needs_rescaling(gold: Reading, answer: Reading, options: Grading) -> bool:
-    """The same numeral is another value: 10 cents and $10; 25% and 25 where the sign is not to be dropped."""
+    """Whether equal numbers have different values: 10 cents and $10; 25% and 25 under percent="value"."""
     if options.percent == "value" and gold.percent != answer.percent:
         return True
     coins = gold.units & {"dollar", "cent"}, answer.units & {"dollar", "cent"}
@@ -173,24 +175,24 @@ def _needs_rescaling(gold: Reading, answer: Reading, options: Grading) -> bool:
 
 
 def _rescaled(gold: Reading, answer: Reading, lookup: Lookup, options: Grading) -> str | None:
-    """25% against 0.25, 250 cents against $2.50."""
+    """25% matches 0.25, and 250 cents match $2.50."""
     assert gold.tree is not None and answer.tree is not None
-    wanted, found = key(gold.tree, lookup), key(answer.tree, lookup)
-    if wanted[0] != "number" or found[0] != "number":
+    gold_key, key = tree_key(gold.tree, lookup), tree_key(answer.tree, lookup)
+    if gold_key[0] != "number" or key[0] != "number":
         return None
     if gold.percent != answer.percent and options.percent in ("either", "value"):
-        percent, other = (wanted[1], found[1]) if gold.percent else (found[1], wanted[1])
+        percent, other = (gold_key[1], key[1]) if gold.percent else (key[1], gold_key[1])
         if percent / 100 == other:
             return "percent"
     if options.units == "compatible" and _needs_rescaling(gold, answer, options):
-        cents, dollars = (wanted[1], found[1]) if "cent" in gold.units else (found[1], wanted[1])
+        cents, dollars = (gold_key[1], key[1]) if "cent" in gold.units else (key[1], gold_key[1])
         if cents / 100 == dollars:
             return "cents"
     return None
 
 
 def _without_base(gold: Reading, answer: Reading) -> str | None:
-    """152A against 152A_11; and 26_10 against 26."""
+    """152A matches the gold answer 152A_11, and 26_10 matches 26."""
     for based, bare in ((gold, answer), (answer, gold)):
         assert based.tree is not None and bare.tree is not None
         if based is answer and based.tree[2:] != ("10",):

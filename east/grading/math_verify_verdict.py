@@ -1,14 +1,15 @@
-"""Math-Verify's verdict on a response; the module of a child process, since its answers may take for ever."""
+"""Math-Verify's verdict on a response. Called in a child process, because Math-Verify may not end."""
 
 from math_verify import LatexExtractionConfig, parse, verify
 
 
 def verdict(request: tuple[str, str]) -> bool | None:
-    """Whether the end of a response says the gold answer; None where Math-Verify finds no answer there.
+    """Whether Math-Verify finds the gold answer at the end of a response; None if it finds no answer.
 
-    request: (gold answer, end of a response). LaTeX extraction only: the other one hands text to sympy's parse_expr.
+    request: (gold answer, end of a response). LaTeX extraction only: the other one passes text to sympy's parse_expr,
+    which evaluates it.
     """
     gold, response = request
     extraction = [LatexExtractionConfig()]
-    found = parse(response, extraction)
-    return bool(verify(parse(f"${gold}$", extraction), found)) if found else None
+    answer = parse(response, extraction)
+    return bool(verify(parse(f"${gold}$", extraction), answer)) if answer else None

@@ -1,10 +1,10 @@
-"""Equality of what is not rational: the value of an expression, taken at fixed points to 40 digits.
+"""Keys of values that are not rational: an expression is evaluated to 40 digits at fixed points.
 
-Two expressions are equal exactly when their values are, at four points fixed by the names of their symbols
-(the identity test of Schwartz 1980 and Zippel 1979, over the reals). A value counts only when computations
-with 60 and with 100 digits, and as many more as it has before the point, agree. So equality needs no
-pairwise comparison: equal values are equal keys, which is symmetric and transitive, and no algebra system
-has to find a proof. `evaluate_all` runs in a child process (`workers`), for one answer a call; `values` asks it.
+Two expressions are equal exactly when their values are equal at four points, which depend on the names of their
+symbols only (the identity test of Schwartz 1980 and Zippel 1979, over the reals). A value is accepted only if
+computations with 60 and with 100 digits (plus its digits before the decimal point) agree. Equal values have equal
+keys, so no pairs of answers are compared, equality is symmetric and transitive, and no algebra system has to find a
+proof. `evaluate_all` runs in a child process (`workers`), called once per answer by `value_cache`.
 """
 
 import hashlib
@@ -16,42 +16,43 @@ from east.grading.rational import MAX_BITS, exact
 from east.grading.tree import Tree, symbols
 
 POINTS = 4
-FAR_POINTS = 4  # taken as well where fewer than two of the first have a value: sqrt(x - 3)
-DIGITS = 40  # of a key
-PRECISIONS = (60, 100)  # digits of the two computations
-MAX_EXPONENT = 3_000  # digits of a value before the point
-MAX_EXACT_BITS = 1_000_000  # of a rational computed here: beyond `exact.MAX_BITS` its hash is its key
+FAR_POINTS = 4  # used as well if the function has a value at fewer than two of the first: sqrt(x - 3)
+DIGITS = 40  # significant digits in a key
+PRECISIONS = (60, 100)  # significant digits of the two computations
+MAX_EXPONENT = 3_000  # digits before the decimal point
+MAX_EXACT_BITS = 1_000_000  # of a rational; above `rational.MAX_BITS` its hash is its key
 
 Request = tuple[str, Tree]  # (mode, tree)
 OUT_OF_BOUNDS: Key = ("out of bounds",)
 
 
 class Undefined(ArithmeticError):
-    """The expression has no value there."""
+    """The expression has no value at this point."""
 
 
 class TooLarge(ArithmeticError):
-    """The expression's value is beyond the bounds of what is computed."""
+    """The expression's value is too large to be computed."""
 
 
 def evaluate_all(call: tuple[Request, ...]) -> list[Key | None]:
-    """The keys of one answer's expressions; OUT_OF_BOUNDS for a value beyond the bounds."""
+    """The keys of one answer's expressions; OUT_OF_BOUNDS for a value that is too large."""
     keys: list[Key | None] = []
     for request in call:
         try:
             keys.append(evaluate(request))
         except TooLarge:
             keys.append(OUT_OF_BOUNDS)
-        except (ArithmeticError, ValueError, TypeError, RecursionError):  # no number, whatever it is
+        except (ArithmeticError, ValueError, TypeError, RecursionError):  # the expression has no value
             keys.append(None)
     return keys
 
 
 def evaluate(request: Request) -> Key | None:
-    """The key of an expression; None where it has no stable value. Raises TooLarge beyond the bounds.
+    """The key of an expression; None if it has no stable value. Raises TooLarge for a constant beyond the bounds.
 
-    mode "value": ("number", q), ("constant", re, im) or ("function", values); "zero-set": the values of f up
-    to a common factor, for f = 0; "half-space": up to a positive factor, for f < 0.
+    Modes: "value" gives ("number", q), ("big number", hash), ("constant", re, im) or ("function", values). "zero-set"
+    gives the values of f up to a common factor, the key of f = 0. "half-space" gives them up to a positive factor, the
+    key of f < 0.
     """
     mode, tree = request
     names = sorted(symbols(tree))
@@ -81,7 +82,7 @@ def evaluate(request: Request) -> Key | None:
 
 
 def _at_point(tree: Tree, names: list[str], point: int) -> Any:
-    """A function's value at a point; None where it is undefined there or too large."""
+    """A function's value at a point; None if it is undefined or too large there."""
     try:
         return _stable(tree, {name: _coordinate(name, point) for name in names})
     except TooLarge:
@@ -89,7 +90,7 @@ def _at_point(tree: Tree, names: list[str], point: int) -> Any:
 
 
 def _coordinate(name: str, point: int) -> Fraction:
-    """The value of a symbol at a point: inside and outside the unit interval, of both signs."""
+    """The value of a symbol at a point. The points lie inside and outside the unit interval and have both signs."""
     seed = hashlib.sha256(f"{name}/{point}".encode()).digest()
     fraction = Fraction(int.from_bytes(seed[:6], "big"), 1 << 48)
     size = Fraction(1, 5) + fraction * Fraction(7, 10) if point % 2 == 0 else Fraction(11, 10) + fraction * 2
@@ -108,20 +109,20 @@ def _hash(value: Fraction) -> str:
 
 
 def _stable(tree: Tree, at: dict[str, Fraction]) -> Any:
-    """The complex value on which both precisions agree; exact zero for cancellation; None otherwise."""
+    """The complex value on which both precisions agree; exactly zero if everything cancels; None if they disagree."""
     from mpmath import mp
 
-    found = _at_precisions(tree, at, 0)
-    if found is None or not mp.isfinite(found[1]):
+    values = _at_precisions(tree, at, 0)
+    if values is None or not mp.isfinite(values[1]):
         return None
-    integer_digits = max(0, int(mp.log10(abs(found[1])))) if found[1] else 0
+    integer_digits = max(0, int(mp.log10(abs(values[1])))) if values[1] else 0
     if integer_digits > MAX_EXPONENT:
         raise TooLarge("too many digits")
     if integer_digits:
-        found = _at_precisions(tree, at, integer_digits)
-        if found is None:
+        values = _at_precisions(tree, at, integer_digits)
+        if values is None:
             return None
-    low, high = found
+    low, high = values
     with mp.workdps(PRECISIONS[1] + integer_digits):
         size, slack = abs(high), mp.mpf(10) ** (15 - PRECISIONS[0] - integer_digits)
         if abs(low - high) > slack * size:
@@ -133,16 +134,17 @@ def _stable(tree: Tree, at: dict[str, Fraction]) -> Any:
 
 
 def _at_precisions(tree: Tree, at: dict[str, Fraction], more: int) -> tuple[Any, Any] | None:
+    """The values computed with both of PRECISIONS, plus `more` digits; None if there is none."""
     from mpmath import mp
 
-    found = []
+    values = []
     for digits in PRECISIONS:
         with mp.workdps(digits + more):
             try:
-                found.append(mp.mpc(_value(tree, at)))
+                values.append(mp.mpc(_value(tree, at)))
             except (Undefined, ValueError, ZeroDivisionError, OverflowError, TypeError):
                 return None
-    return found[0], found[1]
+    return values[0], values[1]
 
 
 def _digits(value: Any) -> tuple[str, str]:
@@ -154,7 +156,7 @@ def _digits(value: Any) -> tuple[str, str]:
 
 
 def _constant(value: Any) -> Key:
-    """A number where the value is a rational of small height (sqrt(25), cos(pi/3)), else its digits."""
+    """The key of a constant: a number if it is a simple rational (sqrt(25), cos(pi/3)), otherwise its digits."""
     from mpmath import mp
 
     with mp.workdps(PRECISIONS[1]):
@@ -166,6 +168,7 @@ def _constant(value: Any) -> Key:
 
 
 def _value(tree: Tree, at: dict[str, Fraction]) -> Any:
+    """The mpmath value of a tree at the current precision."""
     from mpmath import mp, mpf
 
     head = tree[0]
@@ -178,7 +181,7 @@ def _value(tree: Tree, at: dict[str, Fraction]) -> Any:
             raise Undefined("infinity")
         return {"pi": +mp.pi, "e": +mp.e, "i": mp.j}[tree[1]]
     if head not in ("add", "mul", "div", "neg", "pow", "fact", "fn"):
-        raise Undefined(f"no number: {head}")
+        raise Undefined(f"{head} has no numeric value")
     parts = [_value(part, at) for part in tree[2 if head == "fn" else 1 :]]
     if head == "add":
         return _sum(parts)
@@ -198,7 +201,7 @@ def _sum(parts: list[Any]) -> Any:
 
     sizes = [abs(part) for part in parts if part]
     if sizes and min(sizes) < max(sizes) * mp.mpf(10) ** (15 - mp.dps):
-        raise Undefined("a term vanishes beside another")
+        raise Undefined("a term is too small next to another")
     return mp.fsum(parts)
 
 
@@ -216,7 +219,7 @@ def _power(tree: Tree, base: Any, exponent: Any) -> Any:
 
 
 def _real_root(radicand: Tree, value: Any, power: Fraction) -> Any:
-    """(-8)^(1/3) = -2; even roots of negative numbers are complex in constants, undefined in functions."""
+    """(-8)^(1/3) is -2. An even root of a negative number is complex in a constant and undefined in a function."""
     from mpmath import mp
 
     if power.denominator % 2:

@@ -1,72 +1,85 @@
 """The settings of grading, each with its default."""
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from east.grading.extraction import Boxes, Extraction
 
-VERSION = 1  # raised with every change of what the grader says of some answer
+VERSION = 1  # part of every graded folder's manifest; increase it when a verdict, a cluster or a reason changes
 
 
-@dataclass(frozen=True)
-class Grading:
-    r"""How responses are graded.
+class Grading(BaseModel):
+    r"""How responses are graded: the `grading` section of a run file.
 
-    What counts as an answer:
-    extraction: "boxed" trusts \boxed{} and `####` only; "marked" also a sentence such as "the answer is 5";
-        "last number" falls back to the last number of a response that was not cut.
-    boxes: "joined" reads boxes with only commas, "and" or "y =" between them as one list; "last" takes the
-        last.
-    missing: responses without an answer are one wrong "cluster", each its "own", or "excluded" (left out of
-        the clusters and of every share, but counted).
+    Which part of a response is its answer:
 
-    What counts as equal among predictions:
-    clusters: "value" pools answers of equal value and every answer that matches the gold; "qwen-string" pools
-        equal strings after the normalisation of the Qwen2.5-Math evaluation, as the authors' release does;
-        there the gold answer is such a string too, no convention applies, and the last box is the answer.
+    - `extraction`: "boxed" accepts only `\boxed{}` and `####`; "marked" also accepts a sentence such as "the answer is
+      5"; "last number" falls back to the last number, unless the response was cut at the token limit.
+    - `boxes`: "joined" reads boxes with only commas, "and" or "y =" between them as one list; "last" takes the last.
+    - `missing`: responses without an answer form one wrong "cluster", or each forms its "own" cluster, or they are
+      "excluded": left out of the clusters and of every share, but counted.
 
-    What counts as the gold answer beyond equal values:
-    list_order: "ignored" (1, 2 is 2, 1) or "kept".
-    percent: "either" lets 25% be 25 or 0.25, "value" only 0.25, "sign" only 25 (the sign is dropped).
-    units: "compatible" lets a unit be missing or added but not be another one (metres are not feet, m/s is not m,
-        cm is not cm^2; only units in the table of `units` are told apart, apples are oranges), and reads 250 cents
-        as $2.50; nothing else is converted. "ignored" drops every unit.
-    base: "optional" lets 152A be 152A_11; "required" does not.
-    unevaluated: "equal" lets 2^8 be 256; "different" wants numbers worked out.
-    rounded_digits: a decimal of at least so many significant digits equals the number it rounds (0.8660254038
-        and sqrt(3)/2); 0 means never.
+    Which answers share a cluster:
 
-    Decided without an option:
-    A word behind a number is a unit unless it may be mathematics; with "3 dozen", "2 thirds", "5 or more" and
-        "2 hours 30 minutes" an answer is none of 3, 2, 5 and 60 but text, right only against the same text.
-    One letter behind a number is a symbol, and towards the gold also a unit: 48g is a gold of 48. 2:00 pm is 2.
-    A sentence says its only number where no word may change it. Numbers in words are read ("twenty-one").
-    x > 3 and t > 3 name different things, as x = 5 and y = 5 do; (3, oo) names none and is both. f(x) < 3 is
-        not x < 3. A \ {points} is a union of intervals, {x : x < 2} is x < 2, but x != 1 is not a set.
-    A ratio keeps its terms (2:3 is not 4:6, nor 2/3), a base that is a letter (101_b) is text, a column vector is
-        not a pair, and a choice is its letter alone: C, (C) and C), but not "option C" or "(C) 12".
-    A convention towards the gold moves answers into the gold's cluster: with gold 0.33, 33\% is right and 33 is
-        not; with gold 5 both are one wrong cluster. "Correct" is always membership of the gold's cluster.
+    - `clusters`: "value" groups answers of equal value, and all answers that match the gold answer. "qwen-string"
+      groups equal strings after the normalisation of the Qwen2.5-Math evaluation, as the authors' release does. It
+      compares the gold answer as such a string too, applies none of the conventions below, and reads the last box.
 
-    Bounds and checks:
-    workers: child processes for values that are not rational. timeout_s: seconds for the values of one answer.
-    memory_mb: address space of one child. math_verify_sample: distinct answers shown to Math-Verify for the
-        report (0: none). disagreements: how many of its disagreements the report lists. seed: of that sample.
+    Which answers match the gold answer although their values differ (the conventions):
+
+    - `list_order`: is the order of a list "ignored" (`1, 2` matches `2, 1`) or "kept"?
+    - `percent`: "either" reads `25%` as 25 or 0.25, "value" as 0.25 only, "sign" as 25 only (it drops the sign).
+    - `units`: "compatible" allows a unit to be missing or added, but not to be another unit: metres are not feet, m/s
+      is not m, `cm` is not `cm^2`. It also reads 250 cents as 2.50 dollars; no other unit is converted. Only the units
+      in the table of `east/grading/units.py` are distinguished: 5 apples match 5 oranges. "ignored" drops every unit.
+    - `base`: "optional" lets `152A` match `152A_11`; "required" does not.
+    - `unevaluated`: "equal" lets `2^8` match `256`; "different" accepts only answers that are worked out.
+    - `rounded_digits`: a decimal with at least this many significant digits matches a number that it rounds
+      (`0.8660254038` and `sqrt(3)/2`); 0 turns this off.
+
+    Rules without a setting:
+
+    - A word after a number is a unit, unless it may be mathematics. "3 dozen", "2 thirds", "5 or more" and "2 hours
+      30 minutes" are therefore read as text, not as 3, 2, 5 and 60, and match only the same text.
+    - A single letter after a number is a symbol; compared with the gold answer it may also be a unit: `48g` matches
+      `48`. `2:00 pm` matches `2`.
+    - A sentence has the value of its only number, if no word in it may change that value. Numbers may be written in
+      words ("twenty-one").
+    - `x > 3` and `t > 3` name different variables, as `x = 5` and `y = 5` do; `(3, oo)` names none and matches both.
+      `f(x) < 3` is not `x < 3`. `A \ {points}` is a union of intervals and `{x : x < 2}` is `x < 2`, but `x != 1` is
+      not a set.
+    - A ratio is not reduced (`2:3` is neither `4:6` nor `2/3`), a base that is a letter (`101_b`) is text, a column
+      vector is not a pair, and a choice is its letter alone: `C`, `(C)` and `C)`, but not "option C" or "(C) 12".
+    - A convention moves answers into the gold answer's cluster and changes no other cluster: with gold answer `0.33`,
+      `33\%` is right and `33` is wrong; with gold answer `5`, both are in one wrong cluster. An answer is right exactly
+      when it is in the gold answer's cluster.
     """
 
-    extraction: Extraction = "marked"
-    boxes: Boxes = "joined"
-    missing: Literal["cluster", "own", "excluded"] = "cluster"
-    clusters: Literal["value", "qwen-string"] = "value"
-    list_order: Literal["ignored", "kept"] = "ignored"
-    percent: Literal["either", "value", "sign"] = "either"
-    units: Literal["compatible", "ignored"] = "compatible"
-    base: Literal["optional", "required"] = "optional"
-    unevaluated: Literal["equal", "different"] = "equal"
-    rounded_digits: int = 10
-    workers: int = 2
-    timeout_s: float = 1.0
-    memory_mb: int = 1024
-    math_verify_sample: int = 200
-    disagreements: int = 50
-    seed: int = 0
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    extraction: Extraction = Field("marked", description="where an answer is looked for")
+    boxes: Boxes = Field("joined", description="several boxes: one list, or the last")
+    missing: Literal["cluster", "own", "excluded"] = Field(
+        "cluster", description="responses without answer: one wrong cluster; each its own; left out"
+    )
+    clusters: Literal["value", "qwen-string"] = Field("value", description="group equal values, or equal strings")
+    list_order: Literal["ignored", "kept"] = Field("ignored", description="does 1, 2 match the gold answer 2, 1?")
+    percent: Literal["either", "value", "sign"] = Field("either", description="what 25% may be: 25 or 0.25")
+    units: Literal["compatible", "ignored"] = Field(
+        "compatible", description="may a unit differ from the gold answer's?"
+    )
+    base: Literal["optional", "required"] = Field("optional", description="may a number's base be left out?")
+    unevaluated: Literal["equal", "different"] = Field("equal", description="does 2^8 match the gold answer 256?")
+    rounded_digits: int = Field(10, ge=0, description="digits from which a decimal may be rounded; 0 never")
+    workers: int = Field(2, ge=1, description="child processes for symbolic values")
+    timeout_s: float = Field(1.0, gt=0, description="seconds for the values of one answer")
+    memory_mb: int = Field(1024, ge=64, description="address space of a child process, and of Math-Verify's")
+    math_verify_sample: int = Field(200, ge=0, description="answers shown to Math-Verify for the report; 0 for none")
+    disagreements: int = Field(50, ge=0, description="disagreements with Math-Verify that the report lists")
+    seed: int = Field(0, ge=0, description="seed of the answers shown to Math-Verify")
+
+    @property
+    def rules(self) -> dict[str, Any]:
+        """The settings that decide verdicts and clusters; the others decide speed and the report."""
+        return self.model_dump(mode="json", exclude={"workers", "math_verify_sample", "disagreements", "seed"})

@@ -1,6 +1,6 @@
-r"""The grammar of answers: from cleaned text to a tree, by recursive descent within fixed bounds.
+r"""The grammar of answers: from cleaned text to a tree, by recursive descent with bounded depth.
 
-Nothing is evaluated here, and no text reaches an interpreter.
+Nothing is evaluated, and no text is passed to an interpreter.
 """
 
 from collections.abc import Iterator
@@ -13,22 +13,22 @@ from east.grading import units
 from east.grading.lexer import OutOfBounds, Token, Unreadable, number, tokenize
 from east.grading.tree import Tree, depth
 
-MAX_DEPTH = 40  # of brackets, exponents and signs
-MAX_TREE_DEPTH = 120  # what a walk over the tree may recurse
+MAX_DEPTH = 40  # nested brackets, exponents and signs
+MAX_TREE_DEPTH = 120  # levels of a tree: functions of trees are recursive
 
 
 class Parsed(NamedTuple):
     tree: Tree
-    units: tuple[str, ...]  # found behind numbers
-    percent: bool
+    units: tuple[str, ...]  # as written
+    percent: bool  # is there a percent sign?
 
 
 def parse(text: str) -> Parsed:
-    """The tree of a cleaned answer; raises Unreadable outside the grammar, OutOfBounds beyond its bounds."""
+    """The tree of a cleaned answer. Raises Unreadable outside the grammar, OutOfBounds beyond its bounds."""
     parser = _Parser(units.group(tokenize(text)))
     tree = parser.items()
     if parser.token.kind != "end":
-        raise Unreadable(f"{parser.token.value!r} stands where the answer should end")
+        raise Unreadable(f"expected the end of the answer, found {parser.token.value!r}")
     if depth(tree) > MAX_TREE_DEPTH:
         raise OutOfBounds(f"a tree deeper than {MAX_TREE_DEPTH}")
     return Parsed(tree, tuple(parser.units), parser.percent)
@@ -39,14 +39,18 @@ def _join(head: str, parts: list[Tree]) -> Tree:
 
 
 class _Parser:
-    """Recursive descent; every method leaves `token` behind what it read."""
+    """Recursive descent. A method parses what its name says, and leaves `token` at the token after it.
+
+    From the loosest to the tightest: items (with commas, "and", "or"), relation, union, ratio, sum, product, signed,
+    power, primary.
+    """
 
     def __init__(self, tokens: list[Token]) -> None:
         self.tokens = [*tokens, Token("end", "", False)]
         self.position = 0
         self.depth = 0
-        self.bars = 0
-        self.degrees = False  # inside a trigonometric function, where ° is pi/180
+        self.bars = 0  # 1 inside |...|, where | closes
+        self.degrees = False  # inside a trigonometric function, where ° is pi/180 and not a unit
         self.units: list[str] = []
         self.percent = False
 
@@ -74,7 +78,7 @@ class _Parser:
         return self.next().value
 
     def items(self) -> Tree:
-        """item (separator item)*"""
+        """One item, or several with separators between them."""
         items, separators = [self.relation()], []
         while separator := self.separator():
             if self.token.kind == "end" or self.at(")", "]", "\\}", "\\end{matrix}"):
@@ -84,19 +88,19 @@ class _Parser:
         return items[0] if len(items) == 1 else ("list", "".join(sorted(set(separators))), *items)
 
     def separator(self) -> str:
-        found = ""
+        separator = ""
         while True:
             if self.take(",", ";"):
-                found = found or ","
+                separator = separator or ","
             elif self.token.kind in ("text", "word") and (word := self.connective()) in words.CONNECTIVES:
-                found = word if word in ("and", "or") else (found or ",")
+                separator = word if word in ("and", "or") else (separator or ",")
                 self.position += 1
             elif self.take("\\lor", "\\vee"):
-                found = "or"
+                separator = "or"
             elif self.take("\\land", "\\wedge"):
-                found = "and"
+                separator = "and"
             else:
-                return found
+                return separator
 
     def connective(self) -> str:
         return self.token.value.strip(" ,").lower()
@@ -163,7 +167,7 @@ class _Parser:
         return self.power()
 
     def starts_factor(self) -> bool:
-        """A factor without a sign before it; none behind a unit: "2 hours 30 minutes" is no product."""
+        """Whether a factor without a sign begins here. None follows a unit: "2 hours 30 minutes" is no product."""
         kind, value, _ = self.token
         before = self.tokens[self.position - 1].kind
         if before == "unit":
@@ -180,7 +184,7 @@ class _Parser:
         return self.tokens[self.position - 1].value in (")", "]", "\\}")
 
     def power(self) -> Tree:
-        """primary with its mixed fraction, factorial, exponent, degree and unit"""
+        """A primary with its mixed fraction, factorials, exponents, degree sign, percent sign and units."""
         integer = self.token if self.token.kind == "num" and self.token.value.isdigit() else None
         tree = self.primary()
         if integer and (fraction := self.mixed_fraction()):
@@ -203,7 +207,7 @@ class _Parser:
                 return tree
 
     def mixed_fraction(self) -> Tree | None:
-        """The 1/2 of 3\\frac{1}{2} and of 3 1/2, where both parts are whole numbers."""
+        """The 1/2 of 3\\frac{1}{2} and of 3 1/2, if it is a fraction of whole numbers; None otherwise."""
         start = self.position
         if self.take("\\frac"):
             parts = [self.argument(), self.argument()]
@@ -299,7 +303,7 @@ class _Parser:
             return self.subscripted(name, ("const", words.CONSTANTS[name]))
         if len(name) > 3 or (len(name) == 3 and not set(name) <= set("abcxyz")):
             return self.subscripted(name, ("sym", name))
-        if len(name) > 1:  # letters in a row multiply: give the rest back
+        if len(name) > 1:  # xy is a product: split the word into letters
             self.position -= 1
             self.tokens[self.position : self.position + 1] = [
                 Token("word", letter, token.spaced and first == 0) for first, letter in enumerate(name)
@@ -308,7 +312,7 @@ class _Parser:
         return self.subscripted(name, ("sym", name))
 
     def subscripted(self, name: str, tree: Tree) -> Tree:
-        """x_{n+1} is one symbol whose name is the text of its subscript."""
+        """A symbol with its subscript and primes: x_{n+1} is one symbol, and its name contains the subscript's text."""
         if name and self.take("_"):
             start = self.position
             self.argument()
@@ -348,7 +352,7 @@ class _Parser:
         return ("pow", tree, exponent) if exponent else tree
 
     def at_written_base(self) -> bool:
-        """The 2 of log2(5)."""
+        """Whether the next token is the base in log2(5)."""
         kind, value, spaced = self.token
         return kind == "num" and value.isdigit() and not spaced and self.tokens[self.position + 1].value == "("
 
@@ -385,6 +389,7 @@ class _Parser:
         raise Unreadable(f"unknown command {name}")
 
     def matrix(self) -> Tree:
+        """The rows after \\begin{matrix}, up to and with \\end{matrix}."""
         rows: list[Tree] = [()]
         while True:
             if self.take("\\end{matrix}"):

@@ -1,7 +1,7 @@
-"""Numbers in sentences: what a sentence states, and numbers written in words.
+"""Numbers in sentences: the number that a sentence states, and numbers written in words.
 
-A sentence states its only number, and only where no word or sign beside it can make it another value or take it
-back: "x is greater than 5", "The value isn't 5", "the square of 5" and "sqrt(5)" state nothing.
+A sentence states a number if it is the only one and no word or sign can change or negate it: "x is greater than 5",
+"The value isn't 5", "the square of 5" and "sqrt(5)" state no number.
 """
 
 import re
@@ -21,7 +21,7 @@ _TEENS = _TO_NINETEEN.split()
 _TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _SMALL = {word: value for value, word in enumerate(_TEENS)} | {word: 20 + 10 * n for n, word in enumerate(_TENS)}
 _LARGE = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-# Words with which a sentence does not state its number, or states another one: before it, or just behind it.
+# Words before a number, or directly after it, with which a sentence does not state the number or states another one.
 _HEDGING = (
     "no never neither nor without cannot can't unknown undetermined impossible unclear about approximately around "
     "nearly almost roughly exceeds exceed within beyond times thrice multiple multiples roots any all every either or "
@@ -41,12 +41,12 @@ _STATED = re.compile(r"(?:\b(?:is|are|was|be|equals?|gives?|gets?|got|has|have|o
 
 
 def is_prose(text: str, words: list[str]) -> bool:
-    """Three words beside the mathematics and the units, or two at the start."""
+    """Whether a text is a sentence: three words that are no mathematics, or two with one at the start. words: these."""
     return len(words) >= 3 or (len(words) == 2 and text.startswith(words[0]))
 
 
 def stated(text: str) -> Fraction | None:
-    """The number that a sentence states: behind its last "=", or its only one; None where it hedges."""
+    """The number that a sentence states: after its last "=", or its only one; None if it states none."""
     if result := _RESULT.search(text):
         words = (result.group(2) or "").removeprefix("\\text").strip("{} ")
         return _value(result.group(1)) if not words or is_unit(words) else None
@@ -73,7 +73,7 @@ def _value(numeral: str) -> Fraction | None:
 
 
 def number_in_words(text: str) -> int | None:
-    """one hundred twenty-three; None for anything else ("one two", "twenty and thirty")."""
+    """123 for "one hundred twenty-three"; None for anything else ("one two", "twenty and thirty")."""
     total, current, last = 0, 0, ""
     words = re.findall(r"[a-z]+", text.lower())
     for word in words:

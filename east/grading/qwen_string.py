@@ -1,14 +1,16 @@
-r"""The string by which the authors' release clusters: the normalisation of the Qwen2.5-Math evaluation.
+r"""The string by which the authors' release clusters answers: the normalisation of the Qwen2.5-Math evaluation.
 
-Its rules are kept in its order, faults included (a trailing \text{...} is cut, so that 4:30 a.m. and 4:30
-p.m. are one string; the words of a unit list are cut anywhere, single letters among them). It is here to
-reproduce what others did; `clusters="value"` is the rule to use. Words for numbers with a decimal point
+Rules, order and faults are those of the original: it removes a trailing \text{...}, so that 4:30 a.m. and 4:30 p.m.
+are one string, and it removes the words of a list of units, single letters among them, anywhere in the text. It exists
+to reproduce published results; `grading.clusters=value` is the recommended rule. Numbers in words with a decimal point
 stay words.
 """
 
 import re
 from fractions import Fraction
 from functools import lru_cache
+
+from east.grading.rows import GradedQuestion
 
 _UNIT_NAMES = (
     "east|degree|mph|kmph|ft|m sqaure| m east|sq m|deg|mile|q .|monkey|prime|ratio|profit of rs|rd|o|"
@@ -45,7 +47,7 @@ _ASSIGNED = [f"{name}{link}" for link in ("=", "\\in", "\\to") for name in "xyz"
 
 @lru_cache(maxsize=100_000)
 def qwen_string(answer: str) -> str:
-    """The normalised string of an extracted answer. Idempotent it is not; apply it once."""
+    """The normalised string of an extracted answer. Not idempotent: apply it once."""
     text = re.sub(r"\n\s*", "", answer).removeprefix(":").removesuffix(".").removesuffix("/").strip()
     text = text.replace("\n", "").rstrip(".").replace("\\!", "")
     for pattern, replacement in _BEFORE_UNITS:
@@ -78,11 +80,18 @@ def qwen_string(answer: str) -> str:
 
 
 def same_qwen_string(gold: str, answer: str) -> bool:
-    """The verdict on two normalised strings: equal, or equal as numerals (900,000 and 900000)."""
+    """Whether two normalised strings are equal, or are equal numbers (900,000 and 900000)."""
     numbers = [text.replace(",", "") for text in (gold, answer)]
     if all(_NUMERAL.fullmatch(number) for number in numbers):
         return Fraction(numbers[0]) == Fraction(numbers[1])
     return gold == answer
+
+
+def with_string_match(row: GradedQuestion) -> GradedQuestion:
+    """The row with `string_match`: are the normalised strings of answer and gold answer equal?"""
+    gold = qwen_string(row["gold"])
+    string_match = [answer is not None and qwen_string(answer) == gold for answer in row["answer"]]
+    return {**row, "string_match": string_match}
 
 
 def _last_rules(text: str) -> str:
@@ -105,7 +114,7 @@ def _without_units(text: str) -> str:
 
 
 def _words_to_digits(text: str) -> str:
-    """ "forty two" -> "42", whatever else stands beside the words; digits lose leading zeros."""
+    """The number that words give ("forty two" -> "42"; other words are dropped); digits lose leading zeros."""
     spaced = text.replace("-", " ").lower()
     if re.fullmatch(r"[0-9]{1,4000}", spaced):
         return str(int(spaced))
@@ -124,7 +133,7 @@ def _words_to_digits(text: str) -> str:
 
 
 def _braced_fractions(text: str) -> str:
-    r"""\frac12 -> \frac{1}{2}, \frac1{72} -> \frac{1}{72}; a lone \fracx leaves the whole text as it was."""
+    r"""\frac12 -> \frac{1}{2}, \frac1{72} -> \frac{1}{72}; the text is unchanged if it has a lone \fracx."""
     head, *parts = text.split("\\frac")
     for part in parts:
         if not part.startswith("{"):

@@ -1,4 +1,4 @@
-"""Exact rational values of trees, within bounds that keep every computation short."""
+"""Exact rational values of trees, computed within bounds that keep every computation short."""
 
 from collections.abc import Mapping
 from fractions import Fraction
@@ -6,14 +6,15 @@ from math import comb, factorial, isqrt
 
 from east.grading.tree import Tree
 
-MAX_BITS = 2_000  # of a numerator or denominator: an operation takes microseconds; children go further
+MAX_BITS = 2_000  # of a numerator or denominator: an operation takes microseconds; child processes go further
 MAX_ROOT_BITS = 1_000
 
 
 def exact(tree: Tree, at: Mapping[str, Fraction] | None = None, *, max_bits: int = MAX_BITS) -> Fraction | None:
-    """The rational value of a tree, symbols taken from `at`; None where it has none within max_bits."""
+    """The rational value of a tree with its symbols' values in `at`; None if it has none of at most max_bits."""
     head = tree[0]
     if head == "num":
+        assert isinstance(tree[1], Fraction)
         return tree[1]
     if head == "sym":
         return at.get(tree[1]) if at else None
@@ -42,7 +43,7 @@ def _bits(value: Fraction) -> int:
 
 
 def _apply(name: str, a: Fraction, b: Fraction, max_bits: int) -> Fraction | None:
-    """One operation on its arguments a, b (b is a where there is one)."""
+    """The value of an operation on a and b; for an operation on one number, b is a."""
     whole = a.denominator == b.denominator == 1
     if name == "neg":
         return -a
@@ -75,7 +76,7 @@ def _power(base: Fraction, exponent: Fraction, max_bits: int) -> Fraction | None
 
 
 def _root(value: Fraction, degree: Fraction) -> Fraction | None:
-    """The real root where it is rational."""
+    """The real root if it is rational."""
     if degree.denominator != 1 or not 2 <= degree <= 12 or _bits(value) > MAX_ROOT_BITS:
         return None
     if value < 0 and degree % 2 == 0:

@@ -1,10 +1,10 @@
-"""What an answer says: the tree of its value, and beside it what was written around the value."""
+"""Parsing an answer into a Reading: the tree of its value, and what was written around the value."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
-from functools import lru_cache
-from typing import NamedTuple, Optional
+from functools import lru_cache, wraps
+from typing import NamedTuple, Optional, TypeVar
 
 from east.grading import prose
 from east.grading.lexer import FUNCTIONS, GREEK, MAX_CHARACTERS, WRITTEN, OutOfBounds, Unreadable
@@ -13,7 +13,9 @@ from east.grading.spelling import clean, plain, split_money, squash
 from east.grading.tree import Tree, spell, symbols
 from east.grading.units import LETTER_UNITS, mark_units, unit_set
 
-MAX_REMEMBERED = 200  # characters of an answer whose reading is kept: longer ones seldom come back
+SHORT = 200  # characters; longer answers are rarely repeated
+
+T = TypeVar("T")
 
 _NUMERAL = re.compile(r"-?(?:\d{1,15}(?:\.\d{1,15})?|\.\d{1,15})")
 _BASE = re.compile(r"\(?(-?[0-9A-Z]+(?:\.[0-9A-Z]+)?)\)?\s*_\s*\{?\s*(\d{1,2})\s*\}?")
@@ -36,39 +38,41 @@ _INEQUALITIES = {"<", "<=", ">", ">=", "!="}
 
 
 class Reading(NamedTuple):
-    """What an answer says. tree is None where it is words or outside the grammar."""
+    """A parsed answer."""
 
-    plain: str
-    tree: Tree | None = None
-    names: tuple[str, ...] = ()  # of the assignments "x = 3" or "x = 3, y = 4", in order; of "x < 3"
-    relation: Tree | None = None  # the whole of "y = 2x + 3", whose tree is 2x + 3
+    plain: str  # normalised text
+    tree: Tree | None = None  # the value; None for words and for text outside the grammar
+    names: tuple[str, ...] = ()  # x of "x = 3" and of "x < 3"; x and y of "x = 3, y = 4"
+    relation: Tree | None = None  # the whole equation "y = 2x + 3", whose tree is 2x + 3
     units: frozenset[str] = frozenset()
     percent: bool = False
-    decimal: str | None = None  # the numeral, where the answer is one with a decimal point
+    decimal: str | None = None  # the answer as written, if it is a number with a decimal point
     evaluated: bool = True  # written as a value, not as a calculation
-    out_of_bounds: bool = False  # too long, too deep or with too many digits to be read
-    measure: Optional["Reading"] = None  # 5 metres for "5 m", which is a product as well
-    others: tuple["Reading", ...] = ()  # what only a gold can confirm: 5 for "5m", 2.5 for "2,5", 10:00 for "10 am"
+    out_of_bounds: bool = False  # too long, too deep or with too many digits to be parsed
+    measure: Optional["Reading"] = None  # "5 m" as 5 metres; its tree is the product
+    others: tuple["Reading", ...] = ()  # compared with the gold only: 5 for "5m", 2.5 for "2,5", 10:00 for "10 am"
+
+
+def cached_by_length(function: Callable[[str], T]) -> Callable[[str], T]:
+    """Cache a function of an answer: 100,000 short answers, and 64 long ones."""
+    short, long = lru_cache(maxsize=100_000)(function), lru_cache(maxsize=64)(function)
+
+    @wraps(function)
+    def cached(answer: str) -> T:
+        return short(answer) if len(answer) <= SHORT else long(answer)
+
+    return cached
 
 
 def read(answer: str) -> Reading:
-    """Read one answer; words and whatever the grammar does not cover keep only `plain`."""
+    """Parse an answer. Words, and text that the grammar does not cover, have no tree."""
     answer = answer.strip()
     if len(answer) > MAX_CHARACTERS:
         return Reading(answer, out_of_bounds=True)
-    return _read_short(answer) if len(answer) <= MAX_REMEMBERED else _read_long(answer)
-
-
-@lru_cache(maxsize=100_000)
-def _read_short(answer: str) -> Reading:
     return _read(answer)
 
 
-@lru_cache(maxsize=64)  # read for its requests and again for its verdict
-def _read_long(answer: str) -> Reading:
-    return _read(answer)
-
-
+@cached_by_length
 def _read(answer: str) -> Reading:
     if _NUMERAL.fullmatch(answer):
         return Reading(answer, ("num", Fraction(answer)), decimal=answer if "." in answer else None)
@@ -77,8 +81,8 @@ def _read(answer: str) -> Reading:
         return Reading(answer)
     if text.casefold() in _SETS or text in _SETS:
         return Reading(plain(text), _SETS.get(text) or _SETS[text.casefold()])
-    if found := _read_time(text) or _read_based(text) or _read_choice(text) or _read_set_builder(text):
-        return found
+    if reading := _read_time(text) or _read_based(text) or _read_choice(text) or _read_set_builder(text):
+        return reading
     if _WORDS.fullmatch(text) and not _is_formula(text):
         word = plain(text) or text
         number = prose.number_in_words(word)
@@ -87,6 +91,7 @@ def _read(answer: str) -> Reading:
 
 
 def _read_time(text: str) -> Reading | None:
+    """4:30 pm as 4:30. For comparison with the gold answer, 2:00 pm is also 2, and 2 pm is also 2:00."""
     match = _TIME.fullmatch(text)
     if match is None:
         return None
@@ -100,6 +105,7 @@ def _read_time(text: str) -> Reading | None:
 
 
 def _read_based(text: str) -> Reading | None:
+    """1011_2, and "1011 base 2"."""
     bare = re.sub(r"\\text\{([^{}]*)\}", r"\1", text)
     match = _BASE.fullmatch(bare) or _IN_BASE.fullmatch(bare)
     if match is None:
@@ -114,7 +120,7 @@ def _read_choice(text: str) -> Reading | None:
 
 
 def _read_set_builder(text: str) -> Reading | None:
-    r"""\{x : x < 2\} is what it says of x."""
+    r"""\{x : x < 2\} is x < 2."""
     match = _SET_BUILDER.fullmatch(text)
     if match is None:
         return None
@@ -123,7 +129,7 @@ def _read_set_builder(text: str) -> Reading | None:
 
 
 def _is_formula(text: str) -> bool:
-    """Letters that are mathematics all the same: pi, xy, inf, "A, B", "B and C"."""
+    """Whether words are mathematics: pi, xy, inf, "A, B", "B and C"."""
     words = re.findall(r"[a-zA-Z]+", text.replace("\\text", ""))
     return all(len(word) == 1 or word.lower() in _MATH_WORDS or _is_product(word) for word in words)
 
@@ -137,12 +143,16 @@ def _is_product(word: str) -> bool:
 def _read_formula(text: str) -> Reading:
     bare, money = split_money(text)
     bare = mark_units(bare)
+    sentence, out_of_bounds = _is_prose(bare), False
+    parsed: Parsed | None = None
     try:
-        parsed, out_of_bounds = None if _is_prose(bare) else parse(bare), False
-    except (Unreadable, RecursionError) as error:
-        parsed, out_of_bounds = None, not isinstance(error, Unreadable) or isinstance(error, OutOfBounds)
+        parsed = None if sentence else parse(bare)
+    except (OutOfBounds, RecursionError):
+        out_of_bounds = True
+    except Unreadable:
+        pass
     if parsed is None:
-        number = prose.stated(bare) if _is_prose(bare) or "=" in bare else None
+        number = prose.stated(bare) if sentence or "=" in bare else None
         tree = None if number is None else ("num", number)
         return Reading(plain(bare) or text, tree, out_of_bounds=out_of_bounds)
     tree, names, relation = _assignments(parsed.tree)
@@ -162,11 +172,12 @@ def _read_formula(text: str) -> Reading:
 
 
 def _units(parsed: Parsed) -> frozenset[str]:
-    found = frozenset[str]().union(*map(unit_set, parsed.units))
-    return found | {"percent"} if parsed.percent else found
+    units = frozenset[str]().union(*map(unit_set, parsed.units))
+    return units | {"percent"} if parsed.percent else units
 
 
 def _measure(text: str, *, spaced: bool) -> Reading | None:
+    """ "5 m" (spaced) or "5m" (not spaced) as a number with a unit."""
     match = _MEASURE.fullmatch(text)
     if match is None or bool(match[2]) != spaced:
         return None
@@ -176,6 +187,7 @@ def _measure(text: str, *, spaced: bool) -> Reading | None:
 
 
 def _other_readings(text: str, tree: Tree) -> Iterator[Reading]:
+    """Readings that are compared with the gold answer only: 5m as 5 metres, 2,5 as 2.5, j as i."""
     if measure := _measure(text, spaced=False):
         yield measure
     if decimal_comma := _DECIMAL_COMMA.fullmatch(text):
@@ -185,14 +197,14 @@ def _other_readings(text: str, tree: Tree) -> Iterator[Reading]:
 
 
 def _renamed(tree: Tree) -> Tree:
-    """j as the imaginary unit."""
+    """The tree with j replaced by the imaginary unit."""
     if tree == ("sym", "j"):
         return ("const", "i")
     return tuple(_renamed(part) if isinstance(part, tuple) else part for part in tree)
 
 
 def _is_prose(text: str) -> bool:
-    """Three words beside the mathematics and the units, or two at the start."""
+    """Whether a text is a sentence, by its words that are not mathematics."""
     text = re.sub(r"^\\text\{([^{}]*)\}", r"\1", text)
     bare = re.sub(r"\\text\{[^{}]*\}|\\[a-zA-Z]+", " ", text)
     runs = re.findall(r"[a-zA-Z]{2,}", bare)
@@ -201,7 +213,7 @@ def _is_prose(text: str) -> bool:
 
 
 def _is_evaluated(tree: Tree) -> bool:
-    """A numeral, a fraction of numerals or a mixed number, signed or not; vacuously true of other things."""
+    """Whether nothing is left to work out: 3, -3/4 and 3 1/2, and everything that is no calculation."""
     if tree[0] == "neg":
         return _is_evaluated(tree[1])
     if tree[0] == "div":
@@ -226,7 +238,7 @@ def _assignments(tree: Tree) -> tuple[Tree, tuple[str, ...], Tree | None]:
 
 
 def _assignment(tree: Tree) -> tuple[str | None, Tree, Tree | None]:
-    """(name, value, relation): value is the whole of an inequality, what stands behind the name otherwise."""
+    """(name, value, relation) of "x = 3", whose value is 3, and of "x < 3", whose value is the whole inequality."""
     if tree[0] != "rel":
         return None, tree, None
     operators, members = tree[1], list(tree[2:])
@@ -237,7 +249,7 @@ def _assignment(tree: Tree) -> tuple[str | None, Tree, Tree | None]:
         return name_of(free[0]) if len(free) == 1 and is_name(free[0]) else None, tree, None
     if set(operators) - {"=", "~"}:
         return None, tree, None
-    if "~" in operators:  # sqrt(5) ~ 2.236 says sqrt(5); x ~ 11 says 11
+    if "~" in operators:  # the value of sqrt(5) ~ 2.236 is sqrt(5); of x ~ 11 it is 11
         cut = operators.index("~") + 1
         members = members[:cut] if cut > 1 or not is_name(members[0]) else members[: cut + 1]
     if len(members) == 1:
@@ -253,12 +265,12 @@ def _assignment(tree: Tree) -> tuple[str | None, Tree, Tree | None]:
 
 
 def _named(name: Tree) -> frozenset[str]:
-    """The symbols that an assignment defines: f of f(x)."""
+    """The symbols that an assignment defines: f for f(x)."""
     return symbols(name[1] if name[0] == "mul" else name)
 
 
 def name_of(tree: Tree) -> str:
-    """The name in an assignment: x, AB for the segment AB and its length |AB|, f(x), f'(x)."""
+    """The name in an assignment: x, f(x), f'(x), and AB for the segment AB and for its length |AB|."""
     if tree[0] == "fn" and tree[1] == "abs" and is_name(tree[2]) and tree[2][0] == "mul":
         return name_of(tree[2])
     if is_function(tree):
@@ -267,7 +279,7 @@ def name_of(tree: Tree) -> str:
 
 
 def is_function(tree: Tree) -> bool:
-    """f(x), f'(x), f^{-1}(x), f(2)"""
+    """Whether a tree is a function of a variable or number: f(x), f'(x), f^{-1}(x), f(2)."""
     if tree[0] != "mul" or len(tree) != 3 or tree[2][0] not in ("sym", "num"):
         return False
     head = tree[1][1] if tree[1][0] == "pow" and tree[1][2] == ("neg", ("num", Fraction(1))) else tree[1]
@@ -275,7 +287,7 @@ def is_function(tree: Tree) -> bool:
 
 
 def is_name(tree: Tree) -> bool:
-    """x, a_n, f(x), AB, |AB|, (p, q), \\sin x: what an answer may be assigned to."""
+    """Whether a value may be assigned to a tree: x, a_n, f(x), AB, |AB|, (p, q), \\sin x."""
     if tree[0] == "fn" and tree[1] not in ("root",):
         return all(part[0] in ("num", "sym") or is_name(part) for part in tree[2:]) and bool(symbols(tree))
     if tree[0] == "seq":
@@ -284,4 +296,4 @@ def is_name(tree: Tree) -> bool:
         letters = [part[1] for part in tree[1:] if part[0] == "sym"]
         segment = len(letters) == len(tree) - 1 and all(letter.isupper() for letter in letters)
         return segment or is_function(tree)
-    return tree[0] == "sym"
+    return bool(tree[0] == "sym")

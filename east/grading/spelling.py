@@ -1,7 +1,7 @@
-r"""The spelling of an answer: what differs without a difference in meaning, undone by bounded rewrites.
+r"""Normalising the spelling of an answer, by rewrites of bounded cost that do not change its meaning.
 
-`clean` turns what a model or a data set wrote ("$\dfrac34$.", "4√2", "32,\! 349", "\textcolor{red}{12}") into
-the one spelling that `answer_parser` reads. It knows no mathematics beyond spelling.
+`clean` turns the spellings of models and data sets ("$\dfrac34$.", "4√2", "32,\! 349", "\textcolor{red}{12}") into
+the one that `parser` reads.
 """
 
 import re
@@ -36,7 +36,7 @@ _SUBSCRIPTS = str.maketrans(_LOWERED, "0123456789+-()aeoxhklmnpst")
 _SUBSCRIPT = re.compile(f"[{_LOWERED}]{{1,20}}")
 _INDEXED_ROOT = re.compile(r"(?<![\w)\]}])([³⁴⁵⁶⁷⁸⁹])√")  # ³√5, but x²√3 is a product
 
-# Commands that change how their argument looks and nothing else: the command goes, its braces stay.
+# Commands that change only how their argument looks: the command is removed, its braces stay.
 _STYLES = (
     "left|right|[bB]igg?[lrm]?|displaystyle|textstyle|scriptstyle|scriptscriptstyle|limits|nolimits|mathbf|mathsf|"
     "mathtt|mathit|mathcal|mathop|mathord|mathstrut|boldsymbol|bold|bm|bf|rm|it|sf|tt|tiny|scriptsize|footnotesize|"
@@ -51,7 +51,7 @@ _REWRITES = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         (r"<\|[^|>]{0,60}\|>|</s>", ""),
-        (r"\{\s*([,:])\s*\}", r"\1"),  # 10{,}000 and 2{:}3, where they are no thousands
+        (r"\{\s*([,:])\s*\}", r"\1"),  # 2{:}3, and 1{,}2, where {,} separates no thousands
         (r"\\!", ""),
         (r"\\textdollar(?![a-z])\s*(?:\{\})?", "$"),
         (r"\\colon(?![a-z])", ":"),
@@ -113,19 +113,19 @@ def _matrix(command: str) -> str:
 
 
 def _kept_m(command: str) -> str:
-    r"""The m of "m\angle A" goes with its command; the m of "m\left(" stays."""
+    r"""The m of "m\angle A" is removed with its command; the m of "m\left(" stays."""
     return "m" if command.startswith("m") and not command.endswith("angle") else ""
 
 
 def _without_separators(numeral: re.Match[str]) -> str:
-    """32,\\! 349 and 1{,}234,567 as one numeral; plain commas alone stay, since they may separate a pair."""
+    """32,\\! 349 and 1{,}234,567 without separators. Plain commas stay: they may separate the items of a list."""
     written = numeral.group()
     return re.sub(r"\D", "", written) if re.search(r"[\\{]", written) else written
 
 
 def clean(text: str) -> str:
-    """One spelling: ASCII and LaTeX commands, no wrappers, no style; time is linear in len(text)."""
-    text = _SURROGATE.sub("\ufffd", text)  # a wrong character, not nothing
+    """The text in ASCII and LaTeX commands, without delimiters and style commands. Time is linear in len(text)."""
+    text = _SURROGATE.sub("\ufffd", text)  # a lone surrogate makes the answer wrong; it is not removed
     text = _INDEXED_ROOT.sub(lambda m: rf"\sqrt[{m.group(1).translate(_SUPERSCRIPTS)}] ", text)
     text = _SUPERSCRIPT.sub(lambda m: "^{" + m.group().translate(_SUPERSCRIPTS) + "}", text)
     text = _SUBSCRIPT.sub(lambda m: "_{" + m.group().translate(_SUBSCRIPTS) + "}", text)
@@ -138,7 +138,7 @@ def clean(text: str) -> str:
 
 
 def _unwrap(text: str) -> str:
-    """Remove what encloses the whole answer, and the punctuation behind it."""
+    """Remove delimiters around the whole answer, and punctuation after it."""
     for _ in range(6):
         before = text
         if not text.endswith(("...", "\\ldots")):
@@ -161,19 +161,19 @@ def _balanced(text: str) -> bool:
 
 
 def split_money(text: str) -> tuple[str, bool]:
-    """(text without currency signs, whether there was one)."""
+    """(the text without currency signs, whether there was one)."""
     bare = _MONEY.sub("", text).strip()
     return bare, bare != text
 
 
 def squash(text: str) -> str:
-    """A formula without its spaces and without the braces around single characters."""
+    """A formula without spaces and without braces around single characters."""
     text = re.sub(r"\{(\w)\}", r"\1", re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text))
     return re.sub(r"(?<!\w)\s+|\s+(?!\w)", "", text)
 
 
 def plain(text: str) -> str:
-    """Words in lower case, without articles and punctuation; what is no words, squashed."""
+    """Words in lower case without articles and punctuation; a formula as `squash` returns it."""
     if "\\" in text.replace(r"\text", "") or not re.search("[a-zA-Z]{2}", text):
         return squash(text)
     text = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text).casefold()

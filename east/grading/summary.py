@@ -1,36 +1,45 @@
-"""What a user should see before trusting the grader: counts, and answers on which Math-Verify disagrees."""
+"""The report on a grading: counts, and answers on which Math-Verify disagrees."""
 
 import hashlib
 import heapq
 from collections import Counter
-from typing import Any
+from typing import Any, TypedDict
 
 from east.grading.extraction import SOURCES
 from east.grading.options import Grading
+from east.grading.rows import GradedQuestion
 from east.grading.workers import Workers
 
-MAX_TEXT = 20_000  # characters of a response, from its end, that Math-Verify is shown
-MAX_TAIL = 300  # characters of it that the report lists
+MAX_TEXT = 20_000  # characters at the end of a response that Math-Verify reads
+MAX_TAIL = 300  # of these, characters that the report lists
 MATH_VERIFY_SECONDS = 2.0  # for one response
 
 
+class _Sampled(TypedDict):
+    """An answer that is graded by Math-Verify as well."""
+
+    question: str
+    sample: int
+    gold: str
+    answer: str | None
+    correct: bool
+    text: str  # the end of the response
+
+
 class Summary:
-    """Accumulates graded questions; `report` gives the counts.
+    """Counts over graded questions, and a sample of their answers for Math-Verify."""
 
-    options: the fields of Grading; `math_verify_sample`, `disagreements`, `seed`, `workers` count here.
-    """
-
-    def __init__(self, **options: Any) -> None:
-        self.settings = Grading(**options)
+    def __init__(self, settings: Grading) -> None:
+        self.settings = settings
         self.questions = self.responses = self.correct = self.truncated = 0
         self.timeouts = self.out_of_bounds = self.merged = self.empty_gold = self.excluded = 0
         self.accuracy = self.entropy = 0.0
         self.sources: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
-        self.sample: list[tuple[int, int, dict[str, Any]]] = []  # a heap of the smallest hashes, negated
+        self.sample: list[tuple[int, int, _Sampled]] = []  # a heap of (negated hash, number of the response, answer)
 
-    def add(self, graded: dict[str, Any], texts: list[str]) -> None:
-        """Count one graded question; texts: its responses, in the order of the graded lists."""
+    def add(self, graded: GradedQuestion, texts: list[str]) -> None:
+        """Count a graded question. texts: its responses, in the order of its lists."""
         self.questions += 1
         self.responses += graded["n"]
         self.correct += sum(graded["correct"])
@@ -47,10 +56,10 @@ class Summary:
         if self.settings.math_verify_sample:
             self._offer(graded, texts)
 
-    def _offer(self, graded: dict[str, Any], texts: list[str]) -> None:
-        """Keep the distinct answers with the smallest seeded hashes: a sample that no order can change.
+    def _offer(self, graded: GradedQuestion, texts: list[str]) -> None:
+        """Keep the distinct answers with the smallest seeded hashes: a sample that does not depend on their order.
 
-        The responses without an answer are one of them: Math-Verify may find what was not found here.
+        "No answer" is one of the answers of a question: Math-Verify may find one.
         """
         first: dict[str | None, int] = {}
         for index, answer in enumerate(graded["answer"]):
@@ -61,7 +70,7 @@ class Summary:
             full = len(self.sample) >= self.settings.math_verify_sample
             if full and rank <= self.sample[0][0]:
                 continue
-            entry = {
+            entry: _Sampled = {
                 "question": graded["question"], "sample": graded["sample"][index], "gold": graded["gold"],
                 "answer": answer, "correct": graded["correct"][index],
                 "text": texts[index][-MAX_TEXT:],
@@ -69,7 +78,28 @@ class Summary:
             (heapq.heapreplace if full else heapq.heappush)(self.sample, (rank, self.responses + index, entry))
 
     def report(self) -> dict[str, Any]:
-        """The counts, and a bounded list of sampled responses on which naive Math-Verify disagrees."""
+        """The counts, and the comparison with Math-Verify, which is run on the sampled answers."""
+        return {
+            "questions": self.questions,
+            "responses": self.responses,
+            "correct": self.correct,
+            # the mean over questions, not responses: adaptive sampling draws more responses to hard questions
+            "accuracy": self.accuracy / self.questions if self.questions else 0.0,
+            "mean_entropy": self.entropy / self.questions if self.questions else 0.0,
+            "sources": {source: self.sources[source] for source in SOURCES},
+            "missing": self.sources["none"],
+            "excluded": self.excluded,
+            "truncated": self.truncated,
+            "timeouts": self.timeouts,
+            "out_of_bounds": self.out_of_bounds,
+            "merged": self.merged,
+            "empty_gold": self.empty_gold,
+            "reasons": dict(self.reasons.most_common()),
+            "math_verify": self._math_verify(),
+        }
+
+    def _math_verify(self) -> dict[str, Any]:
+        """Math-Verify's verdicts on the sampled answers: how often, and on which, they differ from the grader's."""
         compared = [entry for _, _, entry in sorted(self.sample, reverse=True)]
         with Workers(
             "east.grading.math_verify_verdict:verdict",
@@ -84,26 +114,9 @@ class Summary:
             if outcome.value is not None and outcome.value != entry["correct"]
         ]
         return {
-            "questions": self.questions,
-            "responses": self.responses,
-            "correct": self.correct,
-            # every question counts alike, however many responses it has (adaptive sampling asks the hard ones more)
-            "accuracy": self.accuracy / self.questions if self.questions else 0.0,
-            "mean_entropy": self.entropy / self.questions if self.questions else 0.0,
-            "sources": {source: self.sources[source] for source in SOURCES},
-            "missing": self.sources["none"],
-            "excluded": self.excluded,
-            "truncated": self.truncated,
-            "timeouts": self.timeouts,
-            "out_of_bounds": self.out_of_bounds,
-            "merged": self.merged,
-            "empty_gold": self.empty_gold,
-            "reasons": dict(self.reasons.most_common()),
-            "math_verify": {
-                "compared": len(compared),
-                "failed": sum(outcome.status != "ok" for outcome in outcomes),
-                "found_nothing": sum(outcome.status == "ok" and outcome.value is None for outcome in outcomes),
-                "disagree": len(differing),
-                "disagreements": differing[: self.settings.disagreements],
-            },
+            "compared": len(compared),
+            "failed": sum(outcome.status != "ok" for outcome in outcomes),
+            "found_nothing": sum(outcome.status == "ok" and outcome.value is None for outcome in outcomes),
+            "disagree": len(differing),
+            "disagreements": differing[: self.settings.disagreements],
         }

@@ -1,13 +1,13 @@
-r"""What an answer is to this program: a tree, and how trees are walked, spelled and sorted.
+r"""The tree of an answer: a nested tuple whose first item names the node.
 
-A tree is a nested tuple whose head names the node:
-  ("num", Fraction)  ("sym", name)  ("const", "pi" | "e" | "i" | "oo")  ("text", words)
-  ("add", a, ...)  ("mul", a, ...)  ("div", a, b)  ("pow", a, b)  ("neg", a)  ("fact", a)  ("pm", sign, a, b)
-  ("fn", name, argument, ...)  with name sin, ..., ln, log (base, argument), root (degree, argument), abs,
-                               floor, ceil, binom (n, k)
-  ("seq", opening, closing, item, ...)  tuple or interval, brackets kept    ("set", item, ...)
-  ("list", separators, item, ...)  separators: the connectives found, "," "and" "or"
-  ("union", item, ...)  ("rel", operators, member, ...)  ("ratio", item, ...)  ("matrix", row, ...)
+("num", Fraction)  ("sym", name)  ("const", "pi" | "e" | "i" | "oo")  ("text", words)
+("add", a, ...)  ("mul", a, ...)  ("div", a, b)  ("pow", a, b)  ("neg", a)  ("fact", a)  ("pm", sign, a, b)
+("fn", name, argument, ...)  with name sin, ..., ln, log (base, argument), root (degree, argument), abs,
+                             floor, ceil, binom (n, k)
+("seq", opening, closing, item, ...)  tuple or interval, brackets as written    ("set", item, ...)
+("list", separators, item, ...)  separators: the connectives used, of "," "and" "or"
+("union", item, ...)  ("rel", operators, member, ...)  ("ratio", item, ...)  ("matrix", row, ...)
+("without", item, item)  a set difference    ("base", digits, base)
 """
 
 from fractions import Fraction
@@ -36,16 +36,16 @@ def symbols(tree: object) -> frozenset[str]:
 
 
 def order(item: Any) -> str:
-    """What keys are sorted by."""
+    """The text by which keys and trees are sorted."""
     if isinstance(item, tuple):
         return f"({' '.join(order(part) for part in item)})"
     return spell(item)
 
 
 def spell(tree: Any) -> str:
-    """A spelling of a tree in which the order of sums and products does not matter."""
+    """A tree as text that does not depend on the order of terms and factors."""
     if isinstance(tree, Fraction):
-        return f"{tree.numerator:x}/{tree.denominator:x}"  # decimal digits of large numbers are refused
+        return f"{tree.numerator:x}/{tree.denominator:x}"  # hexadecimal: Python limits the length of decimal numbers
     if not isinstance(tree, tuple):
         return str(tree)
     parts = [spell(part) for part in tree[1:]]

@@ -1,9 +1,9 @@
-r"""The words behind a number: which of them are units, and which units they are.
+r"""The words after a number: which of them are units, and which units they are.
 
-A unit never changes a value, so a word may be one only if it cannot mean mathematics: words of operation,
-comparison, fraction, sign and negation ("5 squared", "5 or more", "3 quarters", "2 dozen") are none, and what
-they say is then outside the grammar. A number behind a unit begins another quantity ("2 hours 30 minutes"),
-never a factor.
+A unit is dropped from the value, so a word is a unit only if it cannot be mathematics: words for operations,
+comparisons, fractions, signs and negation ("5 squared", "5 or more", "3 quarters", "2 dozen") are not units, and an
+answer with such a word is outside the grammar. A number after a unit begins another quantity ("2 hours 30 minutes")
+and is not a factor.
 """
 
 import re
@@ -21,8 +21,7 @@ _NAMES = (
 _UNITS = {alias: names.split()[0] for names in _NAMES.split("|") for alias in names.split()}
 _RATES = {"mph": ("mile", "hour"), "kph": ("km", "hour"), "kmh": ("km", "hour"), "kmph": ("km", "hour"),
           "fps": ("foot", "second"), "mps": ("meter", "second")}  # fmt: skip
-LETTER_UNITS = "mgshlLNJWV"  # where one letter may be a unit
-_SPELLED = {"Mb", "MB", "mb", "GB", "Gb", "KB", "kB", "TB", "Hz", "kHz", "MHz", "GHz", "kW", "kWh", "mg", "kPa", "mol"}
+LETTER_UNITS = "mgshlLNJWV"  # letters that may be a unit
 _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 _ORDINALS = (
     "third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth sixteenth "
@@ -56,13 +55,13 @@ _TAIL = re.compile(
 
 
 def known(word: str) -> str | None:
-    """The unit that a word names, by its first name."""
+    """The unit that a word names, by the first name in its group of _NAMES; None for other words."""
     lower = word.lower()
     return _UNITS.get(lower) or _UNITS.get(lower.removesuffix("s")) or (lower if lower in _RATES else None)
 
 
 def is_unit(phrase: str) -> bool:
-    """Whether words behind a number may be dropped without a change in its value."""
+    """Whether the words after a number can be dropped without changing its value."""
     words = re.findall(r"[a-zA-Z]+", phrase)
     if not words or _COMPARED.search(phrase) or not re.fullmatch(r"[a-zA-Z\s.,()'/*·-]+", _EXPONENT.sub(" ", phrase)):
         return False
@@ -73,7 +72,7 @@ def is_unit(phrase: str) -> bool:
 
 
 def unit_set(phrase: str) -> frozenset[str]:
-    """The known units in a phrase with their powers: "km/h" and "kilometers per hour" are {km, hour^-1}."""
+    """The known units in a phrase, with their powers: {km, hour^-1} for "km/h" and "kilometers per hour"."""
     powers: dict[str, int] = {}
     sign, power, last = 1, 1, ""
     for part in re.findall(r"[a-zA-Z]+|/|\^\s*\{?\s*-?\d", phrase):
@@ -102,7 +101,7 @@ def _power_of_ten(scale: re.Match[str]) -> str:
 
 
 def mark_units(text: str) -> str:
-    r"""The words behind a number become \text{...}: "10 square units" -> "10 \text{square units}"."""
+    r"""The text with the words after a number in \text{...}: "10 square units" -> "10 \text{square units}"."""
     text = _ASIDE.sub("", _ORDINAL.sub("", text))
     text = _FEET.sub(r"\\text{feet}", _INCHES.sub(r"\\text{inches}", text))
     text = _SCALE.sub(_power_of_ten, text)
@@ -122,14 +121,14 @@ def mark_units(text: str) -> str:
 
 
 def _counted(word: str) -> bool:
-    """A word of its own, not a product such as ab or xyz."""
+    """Whether a word may be the name of what is counted, and not a product such as ab or xyz."""
     return len(word) > 2 and not set(word) <= set("abcxyz") or word == "a"
 
 
 def group(tokens: list[Token]) -> list[Token]:
-    r"""The tokens with every unit behind a value as one token of kind "unit": \text{kg}\cdot\text{m}^2, m/s.
+    r"""The tokens, with every unit after a value as one token of kind "unit": \text{kg}\cdot\text{m}^2, m/s.
 
-    A letter, constant or function inside \text{} or \mathrm{} is what it would be without.
+    A letter, constant or function inside \text{} or \mathrm{} is read as if it were outside.
     """
     tokens = [_unwrapped(token) for token in tokens]
     grouped: list[Token] = []
@@ -163,7 +162,7 @@ def _ends_value(token: Token) -> bool:
 
 
 def _unit_at(tokens: list[Token], place: int) -> tuple[int, str]:
-    """(place behind the unit that begins here, its spelling); an empty spelling where none begins."""
+    """(the place after the unit that begins at `place`, its spelling); the spelling is empty if none begins there."""
     if tokens[place].value == "\\frac":
         return _unit_fraction(tokens, place)
     slash = "/" if tokens[place].value == "/" else ""
@@ -175,10 +174,10 @@ def _unit_at(tokens: list[Token], place: int) -> tuple[int, str]:
         spelled += ("" if not spelled or spelled[-1] in "/*" else " ") + token.value.strip(" .,()")
         stop += 1
         exponent = "".join(t.value for t in tokens[stop : stop + 5])
-        if found := re.match(r"\^(?:\{-?\d\}|\d)", exponent):
-            spelled += re.sub(r"[{}]", "", found.group())
+        if power := re.match(r"\^(?:\{-?\d\}|\d)", exponent):
+            spelled += re.sub(r"[{}]", "", power.group())
             taken = 0
-            while taken < len(found.group()):
+            while taken < len(power.group()):
                 taken += len(tokens[stop].value)
                 stop += 1
         joined = stop + 1 < len(tokens) and tokens[stop].value in ("/", "\\cdot", "*", "\\times")
@@ -189,7 +188,7 @@ def _unit_at(tokens: list[Token], place: int) -> tuple[int, str]:
 
 
 def _is_unit_token(tokens: list[Token], place: int, first: bool) -> bool:
-    """\\text{cm} anywhere, and the boys of "20 boys + 40 girls"."""
+    """Whether a token is part of a unit: \\text{cm} anywhere, and the boys in "20 boys + 40 girls"."""
     kind, value, spaced = tokens[place]
     if kind == "text":
         return is_unit(value)
@@ -201,7 +200,7 @@ def _is_unit_token(tokens: list[Token], place: int, first: bool) -> bool:
 
 
 def _unit_fraction(tokens: list[Token], place: int) -> tuple[int, str]:
-    r"""\frac{\text{km}}{\text{h}}"""
+    r"""`_unit_at` for \frac{\text{km}}{\text{h}}."""
     parts, stop = [], place + 1
     for _ in range(2):
         if stop >= len(tokens) or tokens[stop].value != "{":

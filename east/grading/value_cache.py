@@ -1,4 +1,4 @@
-"""The values that children computed: asked for by answer, remembered over questions, failures counted."""
+"""Values computed in child processes: one call per answer, cached across questions, failures counted."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -8,17 +8,17 @@ from east.grading.numeric import OUT_OF_BOUNDS, Request
 from east.grading.tree import Tree, order
 from east.grading.workers import Workers
 
-MAX_CACHED = 50_000_000  # characters of the requests whose keys are kept
+MAX_CACHED = 50_000_000  # characters of the cached requests
 
-Requests = frozenset[Request]  # all that one answer asks for
+Requests = frozenset[Request]  # all values of one answer
 
 
-class Values:
-    """Keys of expressions: computed in children, cached over questions, failures counted.
+class ValueCache:
+    """Keys of expressions, computed in child processes and cached.
 
-    An answer's requests share one call and its deadline, so that an answer of a hundred slow values is as bounded as
-    one of a single value. Where the call is lost, the answer is (`lost`): what it asked for stays unknown.
-    counts: how many calls were computed, timed out, exhausted memory or failed.
+    All requests of an answer share one call and its deadline, so an answer with a hundred slow values takes no longer
+    than an answer with one. If a call does not finish, its answers are added to `lost`, and their values stay unknown.
+    counts: calls by outcome (`workers.Status`).
     """
 
     def __init__(self, *, workers: int = 2, timeout_s: float = 1.0, memory_mb: int = 1024) -> None:
@@ -28,37 +28,37 @@ class Values:
         self.known: dict[Request, Key | None] = {}
         self.size = 0
         self.counts: Counter[str] = Counter()
-        self.lost: set[Requests] = set()  # answers whose child had to be killed
+        self.lost: set[Requests] = set()  # answers whose call did not finish
         self.out_of_bounds: set[Request] = set()  # values too large to be computed
 
-    def ask(self, answers: Iterable[Requests]) -> None:
-        """Compute what is not known yet; answers: the requests of each."""
+    def compute(self, answers: Iterable[Requests]) -> None:
+        """Compute the values of answers that are not in the cache. answers: the requests of each."""
         unknown: dict[Requests, list[Requests]] = {}
         for requests in set(answers) - self.lost:
             if missing := requests.difference(self.known):
                 unknown.setdefault(missing, []).append(requests)
-        calls = {tuple(sorted(missing, key=order)): asked for missing, asked in unknown.items()}
-        wanted = sorted(calls, key=order)
-        for call, outcome in zip(wanted, self.pool.map(wanted), strict=True):
+        answers_of = {tuple(sorted(missing, key=order)): of for missing, of in unknown.items()}
+        calls = sorted(answers_of, key=order)
+        for call, outcome in zip(calls, self.pool.map(calls), strict=True):
             self.counts[outcome.status] += 1
             if outcome.status == "ok":
-                self._learn(call, outcome.value)
+                self._store(call, outcome.value)
             else:
-                self.lost.update(calls[call])
-        self.size += sum(len(order(call)) for call in wanted)
+                self.lost.update(answers_of[call])
+        self.size += sum(len(order(call)) for call in calls)
 
-    def _learn(self, call: tuple[Request, ...], values: list[Key | None]) -> None:
+    def _store(self, call: tuple[Request, ...], values: list[Key | None]) -> None:
         for request, value in zip(call, values, strict=True):
             self.known[request] = None if value == OUT_OF_BOUNDS else value
             if value == OUT_OF_BOUNDS:
                 self.out_of_bounds.add(request)
 
     def start(self) -> None:
-        """Start the children before anything is asked, so that no deadline includes it."""
+        """Start the child processes, so that the first call's deadline does not include their start."""
         self.pool.start()
 
-    def forget(self) -> None:
-        """Drop what is known once it has grown past its bound; called between questions."""
+    def trim(self) -> None:
+        """Empty the cache if it is too large. Called between questions, whose values must stay known."""
         if self.size > MAX_CACHED:
             self.known.clear()
             self.lost.clear()
@@ -66,6 +66,7 @@ class Values:
             self.size = 0
 
     def lookup(self, mode: str, tree: Tree) -> Key | None:
+        """The key of an expression, as `canonical.Lookup`; None if it has none, or if it was not computed."""
         return self.known.get((mode, tree))
 
     def close(self) -> None:

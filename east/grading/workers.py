@@ -1,8 +1,8 @@
-"""Functions of untrusted arguments, called in child processes that can be killed.
+"""A pool of child processes that call one function on untrusted arguments.
 
-`Workers("package.module:function")` keeps a few children; each call has a deadline and each child a memory
-limit. A call that overruns, exhausts memory or kills its child costs that call only: its outcome says so and
-the next call gets a fresh child. `python -m east.grading.workers package.module:function MEGABYTES` is the child.
+Every call has a deadline and every child process a memory limit. A call that exceeds one of them, or ends its child
+process, changes no other call: its own outcome reports it, and the next call gets a new child process. `serve` is the
+loop of a child process.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import os
 import pickle
 import resource
 import select
+import shlex
 import signal
 import struct
 import subprocess
@@ -21,38 +22,42 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
 Status = Literal["ok", "timeout", "memory", "failed", "died"]
-ORPHAN_SECONDS = 60.0  # of processor time, after which a child whose parent was killed ends itself
-START_SECONDS = 120.0  # a child imports its libraries before its first deadline runs
+ORPHAN_SECONDS = 60.0  # processor time of one call, after which a child process whose parent was killed ends itself
+START_SECONDS = 120.0  # a child process imports its libraries before its first call
+SERVE = "import sys; from east.grading.workers import serve; serve(sys.argv[1], int(sys.argv[2]))"
 
 
 class Outcome(NamedTuple):
-    """What became of a call; value is None unless status is "ok"."""
+    """The outcome of a call: the function's value if status is "ok".
+
+    "failed": the function raised. "died": the child process ended.
+    """
 
     status: Status
     value: Any = None
 
 
 class _Child:
-    """One process, asked one thing at a time."""
+    """A child process, which runs one call at a time."""
 
     def __init__(self, target: str, memory_mb: int) -> None:
-        command = [sys.executable, "-m", "east.grading.workers", target, str(memory_mb)]
+        command = [sys.executable, "-c", SERVE, target, str(memory_mb)]
         paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-        own = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"}
+        environment = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=os.environ | own,
+            env=os.environ | environment,
         )
-        if self.answer(time.monotonic() + START_SECONDS).status != "ok":
+        if self.receive(time.monotonic() + START_SECONDS).status != "ok":
             self.kill()
-            raise RuntimeError(f"a worker did not start; run `{' '.join(command)}` to see why")
+            raise RuntimeError(f"a worker for {target} did not start; run `{shlex.join(command)}` to see its error")
         self.deadline = 0.0
 
-    def ask(self, argument: Any, timeout_s: float) -> bool:
-        """Send one argument; False where the child is gone."""
+    def send(self, argument: Any, timeout_s: float) -> bool:
+        """Start a call; False if the child process has ended."""
         assert self.process.stdin is not None
         self.deadline = time.monotonic() + timeout_s
         try:
@@ -61,8 +66,8 @@ class _Child:
             return False
         return True
 
-    def answer(self, deadline: float) -> Outcome:
-        """The reply, waited for until the deadline."""
+    def receive(self, deadline: float) -> Outcome:
+        """Wait for the outcome of the call until the deadline."""
         assert self.process.stdout is not None
         ready, _, _ = select.select([self.process.stdout], [], [], max(0.0, deadline - time.monotonic()))
         if not ready:
@@ -82,10 +87,10 @@ class _Child:
 
 
 class Workers:
-    """A pool of children for one function; started at the first call, closed by `close` or `with`.
+    """A pool of child processes for one function, closed by `close` or `with`.
 
-    target: "package.module:function", a function of one picklable argument. count: children. timeout_s: of
-    one call. memory_mb: address space of one child.
+    target: "package.module:function", a function of one picklable argument. count: child processes. timeout_s: seconds
+    for one call. memory_mb: address space of one child process. Raises RuntimeError if a child process does not start.
     """
 
     def __init__(self, target: str, *, count: int = 2, timeout_s: float = 1.0, memory_mb: int = 1024) -> None:
@@ -99,7 +104,7 @@ class Workers:
         self.close()
 
     def start(self) -> None:
-        """Start all children now."""
+        """Start all child processes; otherwise they start when they are first needed."""
         self.idle += [_Child(self.target, self.memory_mb) for _ in range(self.count - len(self.idle))]
 
     def close(self) -> None:
@@ -118,7 +123,7 @@ class Workers:
                     child = self.idle.pop() if self.idle else _Child(self.target, self.memory_mb)
                     index, argument = waiting.pop()
                     busy[child] = index
-                    if not child.ask(argument, self.timeout_s):
+                    if not child.send(argument, self.timeout_s):
                         self._settle(child, Outcome("died"), busy, outcomes)
                 self._collect(busy, outcomes)
         finally:
@@ -127,18 +132,19 @@ class Workers:
         return [outcomes[index] for index in range(total)]
 
     def _collect(self, busy: dict[_Child, int], outcomes: dict[int, Outcome]) -> None:
-        """Wait until a child replies or a deadline passes, and settle what is due."""
+        """Wait until a call returns or a deadline passes, and settle these calls."""
         if not busy:
             return
         first = min(child.deadline for child in busy)
         pipes = {child.process.stdout.fileno(): child for child in busy if child.process.stdout}
         ready, _, _ = select.select(list(pipes), [], [], max(0.0, first - time.monotonic()))
         for pipe in ready:
-            self._settle(pipes[pipe], pipes[pipe].answer(time.monotonic() + 1), busy, outcomes)
+            self._settle(pipes[pipe], pipes[pipe].receive(time.monotonic() + 1), busy, outcomes)
         for child in [child for child in busy if child.deadline < time.monotonic()]:
             self._settle(child, Outcome("timeout"), busy, outcomes)
 
     def _settle(self, child: _Child, outcome: Outcome, busy: dict[_Child, int], outcomes: dict[int, Outcome]) -> None:
+        """Note the outcome of a child's call, and reuse or kill the child."""
         outcomes[busy.pop(child)] = outcome
         if outcome.status in ("ok", "failed"):
             self.idle.append(child)
@@ -160,10 +166,10 @@ def _receive(pipe: BinaryIO | Any) -> Any:
     return pickle.loads(pipe.read(size))
 
 
-def _serve(target: str, memory_mb: int) -> None:
-    """The child's loop: arguments from stdin, outcomes to stdout, until stdin closes."""
+def serve(target: str, memory_mb: int) -> None:
+    """The loop of a child process: read arguments from stdin and write outcomes to stdout, until stdin closes."""
     output = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints must not enter the protocol
+    os.dup2(2, 1)  # stdout carries outcomes only: what a library prints goes to stderr
     module, function = target.split(":")
     call = getattr(importlib.import_module(module), function)
     resource.setrlimit(resource.RLIMIT_AS, (memory_mb << 20, memory_mb << 20))
@@ -178,11 +184,7 @@ def _serve(target: str, memory_mb: int) -> None:
             reply: tuple[Any, ...] = ("ok", call(argument))
         except MemoryError:
             reply = ("memory",)
-        except Exception:  # the argument is hostile: whatever it does is its own verdict
+        except Exception:  # an untrusted argument may raise anything
             reply = ("failed",)
         signal.setitimer(signal.ITIMER_PROF, 0)
         _send(output, reply)
-
-
-if __name__ == "__main__":
-    _serve(sys.argv[1], int(sys.argv[2]))

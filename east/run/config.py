@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, field_validator, model_validator
 
+from east.grading import Grading
 from east.run import yaml_file
 from east.run.loss_table import LOSSES
 from east.run.validation import Section, validate
@@ -114,34 +115,6 @@ class Sampling(Section):
         if self.temperature == 0 and self.n > 1 and self.responses is None:
             raise ValueError(f"n={self.n} at temperature 0 gives equal responses; set n=1 or a temperature")
         return self
-
-
-class Grading(Section):
-    """Text to verdict; the same settings, explained at length, as east/grading/options.py."""
-
-    extraction: Literal["boxed", "marked", "last number"] = Field("marked", description="where an answer is looked for")
-    boxes: Literal["joined", "last"] = Field("joined", description="several boxes: one list, or the last")
-    missing: Literal["cluster", "own", "excluded"] = Field(
-        "cluster", description="responses without answer: one wrong cluster; each its own; left out"
-    )
-    clusters: Literal["value", "qwen-string"] = Field("value", description="pool equal values, or equal strings")
-    list_order: Literal["ignored", "kept"] = Field("ignored", description="is 1, 2 the gold's 2, 1?")
-    percent: Literal["either", "value", "sign"] = Field("either", description="what 25% may be: 25 or 0.25")
-    units: Literal["compatible", "ignored"] = Field("compatible", description="may a unit differ from the gold's?")
-    base: Literal["optional", "required"] = Field("optional", description="may a number's base be left out?")
-    unevaluated: Literal["equal", "different"] = Field("equal", description="is 2^8 the gold's 256?")
-    rounded_digits: int = Field(10, ge=0, description="digits from which a decimal may be rounded; 0 never")
-    workers: int = Field(2, ge=1, description="child processes for symbolic values")
-    timeout_s: float = Field(1.0, gt=0, description="seconds for the values of one answer")
-    memory_mb: int = Field(1024, ge=64, description="address space of a child, and of Math-Verify's")
-    math_verify_sample: int = Field(200, ge=0, description="answers shown to Math-Verify for the report")
-    disagreements: int = Field(50, ge=0, description="of its disagreements listed")
-    seed: int = Field(0, ge=0, description="of that sample")
-
-    @property
-    def rules(self) -> dict[str, Any]:
-        """What decides verdicts and clusters; the other settings are speed and report."""
-        return self.model_dump(mode="json", exclude={"workers", "math_verify_sample", "disagreements", "seed"})
 
 
 class Weighting(Section):

@@ -10,10 +10,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from east.grading import VERSION
+from east.grading import VERSION, Grading
 from east.run import files
 from east.run.artifacts import ANY, Artifact
-from east.run.config import Config, Grading, Sampling
+from east.run.config import Config, Sampling
 from east.run.loss_table import LOSSES
 
 VERBS = {

@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from east.grading import grade
-from east.run.config import Grading
+from east.grading import Grading, grade
 from east.sampling.draw import Settled
 from east.sampling.samples import SampledQuestion
 from east.weighting import entropy
@@ -16,7 +15,7 @@ def stopping_rule(tolerance: float, grading: Grading) -> Settled:
     """
 
     def settled(rows: Iterable[SampledQuestion]) -> Iterator[bool]:
-        for graded in grade(rows, **grading.model_dump()):
+        for graded in grade(rows, grading):
             yield entropy.settled([cluster["count"] for cluster in graded["clusters"]], tolerance)
 
     return settled

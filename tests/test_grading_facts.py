@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from east.commands import grade_cases
+from east.commands.grade import grade_cases
 from east.grading import Grading, QuestionToGrade, grade, run_cases
 from east.grading.grader import requests_of
 from east.grading.matching import match
@@ -96,14 +96,14 @@ def test_cases_under_other_conventions_are_counted_by_confidence(
             for gold, text, expect, confidence in rows
         )
     )  # fmt: skip
-    grade_cases.run(cases, out, [])
+    grade_cases(cases, out, [])
     assert capsys.readouterr().out.splitlines() == [
         "cases: 3, out of bounds: 0",
         "clear: 2 cases, 1 right, 0 false equal, 1 false different",
         "convention: 1 cases, 1 right, 0 false equal, 0 false different",
         "wrong by kind: number 1",
     ]
-    grade_cases.run(cases, out, ["grading.percent=sign"])
+    grade_cases(cases, out, ["grading.percent=sign"])
     assert "convention: 1 cases, 0 right, 0 false equal, 1 false different" in capsys.readouterr().out
 
 
@@ -123,7 +123,7 @@ def test_files_and_settings_of_cases_are_refused_in_one_line(
     (tmp_path / "cases.jsonl").write_text('{"id": 0, "gold": "3", "prediction": "3", "form": "answer"}\n')
     (tmp_path / "latin.jsonl").write_bytes(b'{"id": "\xe9"}\n')
     with pytest.raises(ValueError, match=message) as refused:
-        grade_cases.run(tmp_path / cases, tmp_path / out, override)
+        grade_cases(tmp_path / cases, tmp_path / out, override)
     assert "\n" not in str(refused.value)
 
 

@@ -7,11 +7,12 @@ answers instead of a run.
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
-from east.grading import Grading, Summary, grade, with_string_match
-from east.run import files, pipeline, summaries
+from east.grading import Grading, Summary, grade, run_cases, with_string_match
+from east.run import files, pipeline, summaries, validation, yaml_file
 from east.run.artifacts import Artifact, Manifest
 from east.run.config import Config
 from east.sampling import samples
@@ -33,9 +34,7 @@ def run(config: Config | None, arguments: argparse.Namespace) -> None:
     if arguments.cases is not None:
         if config is not None:
             raise ValueError("--cases takes no --config; give grading.key=value settings on the command line")
-        from east.commands import grade_cases
-
-        return grade_cases.run(arguments.cases, arguments.out, arguments.overrides)
+        return grade_cases(arguments.cases, arguments.out, arguments.overrides)
     assert config is not None
     source = pipeline.samples(config)
     if config.sampling.responses:
@@ -68,3 +67,17 @@ def grade_folder(source: Artifact, target: Artifact, grading: Grading) -> Manife
     manifest = target.open()
     summaries.show("graded", target.folder, manifest.summary)
     return manifest
+
+
+def grade_cases(cases: str | Path, out: str | Path, overrides: list[str]) -> None:
+    """Grade a file of cases, write the verdicts to `out`, and print a table of right and wrong verdicts.
+
+    overrides: `grading.key=value` settings. A response without a marked answer is graded by its last number, unless
+    `grading.extraction` is given. Raises ValueError for another setting, and as `grading.run_cases` does.
+    """
+    values: dict[str, Any] = {"grading": {"extraction": "last number"}}
+    for override in overrides:
+        if not override.startswith("grading."):
+            raise ValueError(f"found {override!r}, expected grading.key=value: --cases takes no other settings")
+        yaml_file.apply(values, override)
+    print(run_cases(cases, out, validation.validate(Grading, values["grading"], "grading")))

@@ -5,7 +5,6 @@ gold answer belongs to the gold answer's cluster, every other answer to the clus
 are a partition under any conventions, and no cluster contains both right and wrong responses.
 """
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
@@ -20,6 +19,7 @@ from east.grading.rows import Cluster, GradedQuestion, QuestionToGrade
 from east.grading.summary import Summary
 from east.grading.tree import Tree, order
 from east.grading.value_cache import Requests, ValueCache
+from east.weighting import entropy
 
 BATCH_QUESTIONS = 32  # a batch gives the child processes enough to do
 BATCH_CHARACTERS = 64_000_000
@@ -125,7 +125,7 @@ def _grade_question(
         "cluster": [-1 if key is None else place[key] for key, _ in verdicts],
         "correct": [reason is not None for _, reason in verdicts],
         "clusters": [_describe(key, clusters[key], key in right, question["gold"]) for key in ranked],
-        "entropy": -sum(p * math.log(p) for p in shares.values()) + 0.0,  # one cluster: -0.0 becomes 0.0
+        "entropy": entropy.plugin([clusters[key].total() for key in ranked]) if ranked else 0.0,
         "accuracy": sum(p for key, p in shares.items() if key in right),
         "rejection": max((p for key, p in shares.items() if key not in right), default=0.0),
         "k": len(ranked),

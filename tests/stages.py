@@ -30,5 +30,5 @@ def folder_of(kind: str, folder: Path, settings: Any = None, inputs: Any = None)
 
 def drawn(folder: Path, settings: Sampling, grading: Grading | None = None) -> Artifact:
     """A samples folder of these sampling settings."""
-    asked = pipeline.responses(settings, grading or Grading())
+    asked = pipeline.response_settings(settings, grading or Grading())
     return folder_of("samples", folder, {"engine": ANY, **asked})

@@ -55,8 +55,8 @@ def import_responses(config: Config, target: Artifact) -> None:
 def grade_folder(source: Artifact, target: Artifact, grading: Grading) -> Manifest:
     """Grade a samples folder (the training samples, or an evaluation's): questions.jsonl, a line per question."""
     if not target.complete():
-        count = Summary(grading)
-        n = (target.settings or {})["n"]
+        assert target.settings is not None
+        count, n = Summary(grading), target.settings["n"]
         with target.writing() as (scratch, summary):
             total = source.open().summary["questions"]
             rows = tqdm(samples.read(source, n), desc="grade", unit="question", total=total)

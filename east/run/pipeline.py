@@ -52,13 +52,13 @@ def samples(config: Config, engine: str = ANY, **inputs: str) -> Artifact:
     if config.sampling.responses:
         settings, inputs = {"engine": IMPORTED}, {k: v for k, v in inputs.items() if k != "model"}
     else:
-        settings = {"engine": engine, **responses(config.sampling, config.grading)}
+        settings = {"engine": engine, **response_settings(config.sampling, config.grading)}
     return dataclasses.replace(at("samples", config.folder_of("samples")), settings=settings, inputs=inputs)
 
 
 def graded(config: Config, samples: str) -> Artifact:
     """Final answers of the responses, right or wrong, in clusters of equal ones."""
-    settings = verdicts(config.grading, None if config.sampling.responses else config.sampling.n)
+    settings = verdict_settings(config.grading, None if config.sampling.responses else config.sampling.n)
     return Artifact("graded", config.folder_of("graded"), settings, {"samples": samples}, COMMANDS["graded"])
 
 
@@ -128,13 +128,13 @@ def training(trained: Artifact) -> Artifact:
 
 def evaluated_samples(config: Config, folder: Path) -> Artifact:
     """One greedy response to each evaluation question, in an eval folder."""
-    settings = {"engine": ANY, **responses(greedy(config), config.grading)}
+    settings = {"engine": ANY, **response_settings(greedy(config), config.grading)}
     return Artifact("samples", folder / "samples", settings, {}, COMMANDS["evaluation"])
 
 
 def evaluated_graded(config: Config, folder: Path, **inputs: str) -> Artifact:
     """Their verdicts. inputs: samples."""
-    return Artifact("graded", folder / "graded", verdicts(config.grading, 1), inputs, COMMANDS["evaluation"])
+    return Artifact("graded", folder / "graded", verdict_settings(config.grading, 1), inputs, COMMANDS["evaluation"])
 
 
 def greedy(config: Config) -> Sampling:
@@ -145,13 +145,13 @@ def greedy(config: Config) -> Sampling:
     )
 
 
-def responses(sampling: Sampling, grading: Grading) -> dict[str, Any]:
+def response_settings(sampling: Sampling, grading: Grading) -> dict[str, Any]:
     """What decides a response beside engine, model and question."""
     if sampling.adaptive is None:
         return sampling.plan
     return {**sampling.plan, "adaptive": {**sampling.adaptive.model_dump(), "grading": grading.rules}}
 
 
-def verdicts(grading: Grading, n: int | None) -> dict[str, Any]:
+def verdict_settings(grading: Grading, n: int | None) -> dict[str, Any]:
     """What decides the verdicts and the report on the first n responses (None: all)."""
     return {"grader": VERSION, **grading.model_dump(exclude={"workers"}), "n": n}

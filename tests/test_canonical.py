@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from east.grading.canonical import Key, answer_key
-from east.grading.lexer import Unreadable
-from east.grading.parser import MAX_TREE_DEPTH, parse
-from east.grading.rational import exact
-from east.grading.reading import read
-from east.grading.spelling import clean, plain
-from east.grading.tree import depth, order
+from east.grading.mathematics.canonical import Key, answer_key
+from east.grading.mathematics.lexer import Unreadable
+from east.grading.mathematics.parser import MAX_TREE_DEPTH, parse
+from east.grading.mathematics.rational import exact
+from east.grading.mathematics.reading import read
+from east.grading.mathematics.spelling import clean, plain
+from east.grading.mathematics.tree import depth, order
 
 
 def key(answer: str) -> Key:

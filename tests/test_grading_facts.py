@@ -16,7 +16,7 @@ from east.commands.grade import grade_cases
 from east.grading import Grading, QuestionToGrade, grade, run_cases
 from east.grading.grader import requests_of
 from east.grading.matching import match
-from east.grading.reading import read
+from east.grading.mathematics.reading import read
 from east.grading.value_cache import ValueCache
 
 DATA = Path(__file__).parents[2] / "shared" / "data"

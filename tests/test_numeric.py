@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from east.grading.canonical import Key, answer_key
-from east.grading.numeric import Request, evaluate
-from east.grading.reading import read
+from east.grading.mathematics.canonical import Key, answer_key
+from east.grading.mathematics.numeric import Request, evaluate
+from east.grading.mathematics.reading import read
 from east.grading.value_cache import ValueCache
 from east.grading.workers import Workers
 

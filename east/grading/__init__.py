@@ -4,9 +4,9 @@
 passes through:
 
 - `extraction`: the final answer of the response,
-- `spelling`, `lexer`, `units`, `parser`, `prose`, `reading`: the answer's text as a tree, with its names and units,
-- `canonical`, `rational`, `numeric`: a key that is equal for equal values. Values that are not rational are computed in
-  child processes (`workers`) and cached (`value_cache`),
+- `mathematics/`: the answer's text as a tree, with its names and units (`spelling`, `lexer`, `units`, `parser`,
+  `prose`, `reading`), and as a key that is equal for equal values (`canonical`, `rational`, `numeric`). Values that are
+  not rational are computed in child processes (`workers`) and cached (`value_cache`),
 - `matching`: does it match the gold answer, by its key or by a convention of `options.Grading`?
 - `grader`: clusters, entropy, accuracy and rejection of the question (`rows.GradedQuestion`).
 """

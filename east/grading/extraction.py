@@ -9,8 +9,8 @@ import hashlib
 import re
 from typing import Literal, NamedTuple
 
-from east.grading.lexer import MAX_CHARACTERS
-from east.grading.units import is_unit
+from east.grading.mathematics.lexer import MAX_CHARACTERS
+from east.grading.mathematics.units import is_unit
 
 Source = Literal["boxed", "hash", "the answer is", "last number", "none"]
 Extraction = Literal["boxed", "marked", "last number"]

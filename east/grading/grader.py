@@ -8,16 +8,16 @@ are a partition under any conventions, and no cluster contains both right and wr
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from east.grading.canonical import Key, answer_key, tree_key
 from east.grading.extraction import Answer, extract
 from east.grading.matching import match
-from east.grading.numeric import Request
+from east.grading.mathematics.canonical import Key, answer_key, tree_key
+from east.grading.mathematics.numeric import Request
+from east.grading.mathematics.reading import Reading, cached_by_length, read
+from east.grading.mathematics.tree import Tree, order
 from east.grading.options import Grading
 from east.grading.qwen_string import qwen_string, same_qwen_string
-from east.grading.reading import Reading, cached_by_length, read
 from east.grading.rows import Cluster, GradedQuestion, QuestionToGrade
 from east.grading.summary import Summary
-from east.grading.tree import Tree, order
 from east.grading.value_cache import Requests, ValueCache
 from east.weighting import entropy
 

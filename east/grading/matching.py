@@ -6,9 +6,9 @@ not transitive, so it can label answers but not cluster them.
 
 from decimal import ROUND_DOWN, ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal, localcontext
 
-from east.grading.canonical import Key, Lookup, answer_key, tree_key
+from east.grading.mathematics.canonical import Key, Lookup, answer_key, tree_key
+from east.grading.mathematics.reading import Reading
 from east.grading.options import Grading
-from east.grading.reading import Reading
 
 
 def match(gold: Reading, answer: Reading, lookup: Lookup, options: Grading) -> str | None:

@@ -32,7 +32,7 @@ class Grading(BaseModel):
     - `percent`: "either" reads `25%` as 25 or 0.25, "value" as 0.25 only, "sign" as 25 only (it drops the sign).
     - `units`: "compatible" allows a unit to be missing or added, but not to be another unit: metres are not feet, m/s
       is not m, `cm` is not `cm^2`. It also reads 250 cents as 2.50 dollars; no other unit is converted. Only the units
-      in the table of `east/grading/units.py` are distinguished: 5 apples match 5 oranges. "ignored" drops every unit.
+      in the table of `mathematics/units.py` are distinguished: 5 apples match 5 oranges. "ignored" drops every unit.
     - `base`: "optional" lets `152A` match `152A_11`; "required" does not.
     - `unevaluated`: "equal" lets `2^8` match `256`; "different" accepts only answers that are worked out.
     - `rounded_digits`: a decimal with at least this many significant digits matches a number that it rounds

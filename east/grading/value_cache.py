@@ -3,9 +3,9 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from east.grading.canonical import Key
-from east.grading.numeric import OUT_OF_BOUNDS, Request
-from east.grading.tree import Tree, order
+from east.grading.mathematics.canonical import Key
+from east.grading.mathematics.numeric import OUT_OF_BOUNDS, Request
+from east.grading.mathematics.tree import Tree, order
 from east.grading.workers import Workers
 
 MAX_CACHED = 50_000_000  # characters of the cached requests
@@ -23,7 +23,7 @@ class ValueCache:
 
     def __init__(self, *, workers: int = 2, timeout_s: float = 1.0, memory_mb: int = 1024) -> None:
         self.pool = Workers(
-            "east.grading.numeric:evaluate_all", count=workers, timeout_s=timeout_s, memory_mb=memory_mb
+            "east.grading.mathematics.numeric:evaluate_all", count=workers, timeout_s=timeout_s, memory_mb=memory_mb
         )
         self.known: dict[Request, Key | None] = {}
         self.size = 0

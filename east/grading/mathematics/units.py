@@ -8,7 +8,7 @@ and is not a factor.
 
 import re
 
-from east.grading.lexer import CONSTANTS, FUNCTIONS, GREEK, LETTERS, OPERATORS, RELATIONS, WRITTEN, Token
+from east.grading.mathematics.lexer import CONSTANTS, FUNCTIONS, GREEK, LETTERS, OPERATORS, RELATIONS, WRITTEN, Token
 
 _NAMES = (
     "meter m metre|cm centimeter centimetre|mm millimeter millimetre|km kilometer kilometre|inch in inches|"

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from fractions import Fraction
 from typing import NamedTuple
 
-from east.grading import lexer as words
-from east.grading import units
-from east.grading.lexer import OutOfBounds, Token, Unreadable, number, tokenize
-from east.grading.tree import Tree, depth
+from east.grading.mathematics import lexer as words
+from east.grading.mathematics import units
+from east.grading.mathematics.lexer import OutOfBounds, Token, Unreadable, number, tokenize
+from east.grading.mathematics.tree import Tree, depth
 
 MAX_DEPTH = 40  # nested brackets, exponents and signs
 MAX_TREE_DEPTH = 120  # levels of a tree: functions of trees are recursive

@@ -7,7 +7,7 @@ A sentence states a number if it is the only one and no word or sign can change 
 import re
 from fractions import Fraction
 
-from east.grading.units import FRACTIONS, NEVER_UNITS, is_unit
+from east.grading.mathematics.units import FRACTIONS, NEVER_UNITS, is_unit
 
 _NUMBER = r"-?\d[\d,]{0,20}(?:\.\d{1,20})?(?:/\d{1,15})?"
 _ALONE = re.compile(rf"(?<![\w.,/+*^=<>()|-])({_NUMBER})(?![\w/^*+=<>()|%!-]|\.\d)")

@@ -11,9 +11,9 @@ import hashlib
 from fractions import Fraction
 from typing import Any
 
-from east.grading.canonical import Key
-from east.grading.rational import MAX_BITS, exact
-from east.grading.tree import Tree, symbols
+from east.grading.mathematics.canonical import Key
+from east.grading.mathematics.rational import MAX_BITS, exact
+from east.grading.mathematics.tree import Tree, symbols
 
 POINTS = 4
 FAR_POINTS = 4  # used as well if the function has a value at fewer than two of the first: sqrt(x - 3)

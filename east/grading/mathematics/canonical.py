@@ -13,9 +13,9 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
-from east.grading.rational import exact
-from east.grading.reading import EVERYTHING, Reading, is_name
-from east.grading.tree import Tree, order, spell, symbols
+from east.grading.mathematics.rational import exact
+from east.grading.mathematics.reading import EVERYTHING, Reading, is_name
+from east.grading.mathematics.tree import Tree, order, spell, symbols
 
 Key = tuple[Any, ...]
 Lookup = Callable[[str, Tree], Key | None]  # (mode, tree) -> key; the modes are those of `numeric.evaluate`

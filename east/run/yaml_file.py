@@ -1,4 +1,4 @@
-"""A YAML file, its bases and dotted overrides as one nested dict; what the keys mean is for others to say."""
+"""A YAML file, its base files and dotted overrides as one nested dict, not validated."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ def read(path: str | Path, overrides: list[str] | None = None) -> dict[str, Any]
 
 def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in seen:
-        raise ValueError(f"{path}: `base:` files form a circle; remove one of the base keys")
+        raise ValueError(f"{path}: `base:` files are a circle; remove one of the `base:` keys")
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys) or {}
     except OSError as error:
@@ -36,12 +36,12 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """YAML in which a key that stands twice is an error: PyYAML silently takes the last."""
+    """YAML in which a repeated key is an error: PyYAML silently takes the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value]
         if twice := [key for key in keys if keys.count(key) > 1]:
-            raise yaml.YAMLError(f"the key `{twice[0]}` stands twice,{node.start_mark}; remove one")
+            raise yaml.YAMLError(f"the key `{twice[0]}` appears twice,{node.start_mark}; remove one")
         return super().construct_mapping(node, deep)
 
 

@@ -1,10 +1,11 @@
-"""A graph of command lines, run side by side: a job starts when all that it needs has ended well.
+"""A graph of command lines, run side by side: a job starts when all jobs that it needs have succeeded.
 
-Every job is a process of its own. Where it needs no GPU it is a fork of one server that has imported torch and
-DeepSpeed once: a tiny stage would be over before its imports are. On GPUs it starts anew and sees one GPU.
+Every job is a process of its own. On the CPU it is a fork of one server that has imported torch and DeepSpeed once: a
+tiny stage takes less time than these imports. On GPUs it is a new process that sees one GPU.
 """
 
 import ctypes
+import graphlib
 import multiprocessing
 import os
 import runpy
@@ -35,26 +36,30 @@ class Job(NamedTuple):
 
 
 class End(NamedTuple):
-    """How a job ended: `error` is None or one line."""
+    """How a job ended. error: None, or one line."""
 
     seconds: float
     error: str | None
 
 
 def run(
-    jobs: list[Job], slots: list[dict[str, str]], warm: bool, logs: Path, tell: Callable[[str, End | None], None]
+    jobs: list[Job], slots: list[dict[str, str]], warm: bool, logs: Path, report: Callable[[str, End | None], None]
 ) -> None:
     """Run all jobs, at most one in each slot; earlier ones first where several could start.
 
     slots: environment variables of each slot's jobs. warm: fork them from a server that has imported everything.
-    `tell(name, None)` is called when a job starts, `tell(name, end)` when it ends; a job whose needs failed never
-    starts. Output goes to `logs`/NAME.log. On an interrupt the running jobs are ended by SIGTERM.
+    `report(name, None)` is called when a job starts, `report(name, end)` when it ends; a job that needs a failed one
+    never starts. Output goes to `logs`/NAME.log. On an interrupt the running jobs are ended by SIGTERM.
     """
     context: Any = multiprocessing.get_context("forkserver" if warm else "spawn")
     if warm:
         context.set_forkserver_preload(WARM)
-    waiting = {job.name: (job, set(job.after)) for job in jobs}
-    assert len(waiting) == len(jobs) and all(need in waiting for job in jobs for need in job.after)
+    by_name = {job.name: job for job in jobs}
+    assert len(by_name) == len(jobs) and all(need in by_name for job in jobs for need in job.after)
+    graph = graphlib.TopologicalSorter({job.name: job.after for job in jobs})
+    graph.prepare()
+    order = list(by_name).index
+    ready = sorted(graph.get_ready(), key=order)
     free, running = list(slots), dict[futures.Future[End], tuple[str, dict[str, str]]]()
     processes: dict[str, multiprocessing.process.BaseProcess] = {}
 
@@ -70,19 +75,19 @@ def run(
 
     with futures.ThreadPoolExecutor(len(slots)) as pool:
         try:
-            while running or any(not needs for _, needs in waiting.values()):
-                for job in [job for job, needs in waiting.values() if not needs][: len(free)]:
-                    slot = free.pop(0)
-                    tell(job.name, None)
-                    running[pool.submit(work, waiting.pop(job.name)[0], slot)] = job.name, slot
+            while running or ready:
+                while free and ready:
+                    name, slot = ready.pop(0), free.pop(0)
+                    report(name, None)
+                    running[pool.submit(work, by_name[name], slot)] = name, slot
                 for future in futures.wait(running, return_when=futures.FIRST_COMPLETED).done:
                     name, slot = running.pop(future)
                     free.append(slot)
                     end = future.result()
                     if end.error is None:
-                        for _, needs in waiting.values():
-                            needs.discard(name)
-                    tell(name, end)
+                        graph.done(name)
+                        ready = sorted([*ready, *graph.get_ready()], key=order)
+                    report(name, end)
         finally:
             for process in processes.values():
                 if process.is_alive():

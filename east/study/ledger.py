@@ -5,7 +5,6 @@ failed cell is shown with its error, stops no other, and is tried again by the n
 """
 
 import contextlib
-import fcntl
 import itertools
 import json
 import os
@@ -15,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import filelock
 from tqdm import tqdm
 
 from east.run import artifacts, config, files, pipeline
@@ -265,13 +265,12 @@ def link_samples(study: Study, cell: Cell) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """One study at a time in a folder."""
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ValueError(f"{folder}: another `east study` is at work in it; wait for it or stop it") from None
-        yield
+    """One study at a time in a folder. Raises ValueError when another process has it."""
+    try:
+        with filelock.FileLock(folder / ".lock", blocking=False):
+            yield
+    except filelock.Timeout:
+        raise ValueError(f"{folder}: another `east study` is running in it; wait for it or stop it") from None
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from east.report import weights_by_question
-from east.run import files
+from east.run import files, pipeline
 from east.sampling import samples
 
 STEP = re.compile(r"(\d+)([-+*/])(\d+)=(-?\d+)")
@@ -45,7 +45,7 @@ def valid_shares(round_folder: Path) -> list[tuple[float, float]]:
     """(entropy, share of valid solutions among right responses) of each question with a right response."""
     found = []
     graded = files.read_jsonl(round_folder / "graded" / "questions.jsonl")
-    for verdicts, row in zip(graded, samples.read(round_folder / "samples"), strict=True):
+    for verdicts, row in zip(graded, samples.read(pipeline.at("samples", round_folder / "samples")), strict=True):
         assert verdicts["question"] == row["question"]
         right = [text for text, correct in zip(row["text"], verdicts["correct"], strict=True) if correct]
         if right:

@@ -7,6 +7,7 @@ is `LLM.generate` without seeds: what reproducible responses cost inside vLLM.
 """
 
 import argparse
+import dataclasses
 import json
 import statistics
 import sys
@@ -19,8 +20,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from east import models, tasks
+from east.run import pipeline
 from east.run.config import Sampling, Task
-from east.sampling import samples, vllm_engine
+from east.sampling import draw, samples, vllm_engine
 from east.toy import arithmetic, tiny_model
 
 
@@ -79,13 +81,13 @@ def prepare(folder: Path, scratch: Path, arguments: argparse.Namespace) -> dict[
 
     def ours() -> Result:
         llm.reset_prefix_cache()
-        out = Path(tempfile.mkdtemp(dir=scratch)) / "samples"
-        samples.draw(out, questions, prompts, folder, settings)
-        return lambda: {row["question"]: row["tokens"] for row in samples.read(out)}
+        artifact = pipeline.at("samples", Path(tempfile.mkdtemp(dir=scratch)) / "samples")
+        draw.draw(dataclasses.replace(artifact, settings=settings.plan), questions, prompts, folder, settings)
+        return lambda: {row["question"]: row["tokens"] for row in samples.read(artifact)}
 
     def bare(seeded: bool = True) -> Result:
         llm.reset_prefix_cache()
-        seeds = [samples.question_seed(settings.seed, i) if seeded else None for i in ids]
+        seeds = [draw.question_seed(settings.seed, i) if seeded else None for i in ids]
         params = [SamplingParams(seed=seed, **shared) for seed in seeds]
         outputs = llm.generate([{"prompt_token_ids": p} for _, p in prompts], params, use_tqdm=False)
         return lambda: {i: [list(o.token_ids) for o in output.outputs] for i, output in zip(ids, outputs, strict=True)}

@@ -17,6 +17,8 @@ from tokenizers import Tokenizer, models
 from east.data import indexed_dataset
 from east.models import load_tokenizer, tokenizer_digest
 from east.run import config, pipeline
+from east.run.artifacts import model_digest
+from east.run.loss_table import LOSSES
 from east.training import metrics, schedule
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,7 +37,7 @@ def prepare(workspace: Path, shape: transformers.LlamaConfig, arguments: argpars
     (workspace / "run.yaml").write_text(yaml.safe_dump(run_file(workspace, arguments, batch_size, steps)))
     settings = config.load(workspace / "run.yaml")
     write_examples(settings, shape.vocab_size, batch_size * steps, arguments.lengths)
-    if arguments.loss != "sft":
+    if LOSSES[arguments.loss].needs_reference:
         command = [sys.executable, "-m", "east", "reference", "--config", str(workspace / "run.yaml")]
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     dataset = indexed_dataset.IndexedDataset(pipeline.dataset(settings))
@@ -110,17 +112,18 @@ def write_examples(settings: config.Config, vocabulary: int, count: int, means: 
 
     of_prompts, of_responses = zip(means, SPREAD, strict=True)
 
-    loss = settings.loss.name
-    dataset = pipeline.dataset(settings, tokenizer_digest(load_tokenizer(Path(settings.model.path))))
+    kind = LOSSES[settings.loss.name]
+    start = Path(settings.model.path)
+    dataset = pipeline.dataset(settings, tokenizer_digest(load_tokenizer(start)), model=model_digest(start))
     with dataset.writing() as (scratch, summary):
         writer = indexed_dataset.Writer(scratch, vocabulary)
         for i in range(count):
             prompt = writer.segment(tokens(*of_prompts))
             first, *second = [
-                writer.sequence(prompt, writer.segment(tokens(*of_responses)), i, s) for s in range(1 + (loss == "dpo"))
+                writer.sequence(prompt, writer.segment(tokens(*of_responses)), i, s) for s in range(1 + kind.pair)
             ]
-            writer.example(i, first, second[0] if second else -1, loss != "kto" or i % 2 == 0)
-        writer.close([str(i) for i in range(count)], mismatched(settings, writer, count) if loss == "kto" else None)
+            writer.example(i, first, second[0] if second else -1, not kind.labelled or i % 2 == 0)
+        writer.close([str(i) for i in range(count)], mismatched(settings, writer, count) if kind.mismatched else None)
         summary.update(vocabulary=vocabulary)
     with pipeline.weights(settings, dataset.open().fingerprint).writing() as (scratch, _):
         np.save(scratch / "weights.npy", np.ones(count))

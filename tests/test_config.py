@@ -115,7 +115,7 @@ def test_weightings_that_differ_stand_in_different_folders():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"run: a\nrun: b\n", r"x.yaml: not YAML: the key `run` stands twice, .*line 2|x.yaml: .*`run` stands twice"),
+        (b"run: a\nrun: b\n", r"x.yaml: not YAML: the key `run` appears twice, .*line 2|x.yaml: .*`run` appears twice"),
         (b"run: \xff\n", r"x.yaml: not UTF-8 text \(invalid start byte at byte 5\)"),
     ],
 )

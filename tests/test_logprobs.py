@@ -185,7 +185,7 @@ def test_no_gradient_no_work():
 def test_logits_never_exceed_one_chunk(chunk_tokens):
     """No tensor of more than chunk * V elements with a vocabulary dimension is made beside W and its
     gradient."""
-    from tests.test_attention import LargestTensor
+    from tests.test_packed_attention import LargestTensor
 
     hidden = torch.randn(200, 2, requires_grad=True)
     weight = torch.randn(1000, 2, requires_grad=True)

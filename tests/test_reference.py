@@ -133,7 +133,8 @@ def assert_as_from_scratch(tmp: Path, model: Path, found: config.Config, **chang
 
 KILLED = """
 import os, signal, sys
-from east import config, logprobs, reference
+from east.run import config
+from east.training import logprobs, reference
 reference.TOKENS, passes, forward = 100, [], logprobs.CompletionLogprobs.forward
 def dies(self, batch):
     passes.append(1)
@@ -287,4 +288,4 @@ def test_zero3_resumes_on_the_starting_models_column_only(two_ranks):
     _, found, done = two_ranks
     resumed, undisturbed = (found.model_copy(update={"name": name}) for name in ("resumed", "undisturbed"))
     assert len(losses(resumed)) == 5 and losses(resumed) == losses(undisturbed)
-    assert done.returncode != 0 and "was begun from something else: reference: found" in done.stderr
+    assert done.returncode != 0 and "was made from something else: reference: found" in done.stderr

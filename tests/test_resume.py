@@ -327,7 +327,7 @@ def test_what_fails_on_rank_0_alone_ends_every_rank(forks, run, prepared):
     stop_after(forks, claimed, 1, 1)
     other = run("claimed", lr=5e-4)
     assert forks.run(other, 2) == [1, 1]
-    assert "was begun from something else" in forks.log(0) and "rank 0: " in forks.log(1)
+    assert "was made from something else" in forks.log(0) and "rank 0: " in forks.log(1)
     unlogged = run("unlogged")
     (folder_of(unlogged) / "metrics.jsonl").mkdir(parents=True)
     assert forks.run(unlogged, 2) == [1, 1]

@@ -75,7 +75,7 @@ def test_lower_n_is_there_already(whole, asked, model_folder):
     stamp = (whole / "manifest.json").stat().st_mtime_ns
     assert drawing.draw(whole, *asked, model_folder, drawing.settings(n=3)).summary["n"] == 5
     assert (whole / "manifest.json").stat().st_mtime_ns == stamp
-    with pytest.raises(ValueError, match="found n=5, expected 6; draw the others with `python sample.py"):
+    with pytest.raises(ValueError, match="found n=5, expected 6; draw the others with `python -m east sample"):
         next(drawing.read(whole, 6))
 
 

@@ -65,7 +65,8 @@ def test_crossed_by_hand():
     assert found.mean == 0.25 and found.df == pytest.approx(49 / 9)
     assert found.p == pytest.approx(p_of_t(t, 49 / 9), rel=1e-11)
     half = found.high - 0.25
-    assert half == pytest.approx(0.25 - found.low) and p_of_t(half / math.sqrt(7 / 48), 49 / 9) == pytest.approx(0.05, rel=1e-11)
+    assert half == pytest.approx(0.25 - found.low)
+    assert p_of_t(half / math.sqrt(7 / 48), 49 / 9) == pytest.approx(0.05, rel=1e-11)
 
 
 def test_crossed_without_question_effect_is_the_paired_t_over_seeds():

@@ -11,9 +11,10 @@ import yaml
 
 from east.report import study_text
 from east.run import files
-from east.study import job_graph, study_file
+from east.study import job_graph, plan, study_file
 from east.study.job_graph import Job
-from east.study.ledger import Book, link_samples
+from east.study.ledger import Ledger
+from east.study.runner import link_samples
 from tests.conftest import ROOT, command, environment
 
 A = {"runs": {"sft": "sft.yaml", "dpo": "dpo.yaml"}, "a": 1.5, "select": [90, 100],
@@ -40,7 +41,7 @@ def load(folder: Path, **changes) -> study_file.Study:
 def test_a_grid_is_every_combination_and_equal_cells_are_one(tmp_path):
     """Per seed: 1 backbone; sft and dpo x (vanilla, lw_p, east): 6; a in {-1, 1.5} for SFT: 1 more, for east at the
     task's own a = 1.5 is in `table` already; n in {4, 16}: 1 more; rounds 2 of vanilla and east: 2 more."""
-    found = study_file.expand(load(tmp_path, experiments={
+    found = plan.expand(load(tmp_path, experiments={
         "table": {"loss": ["sft", "dpo"], "method": ["vanilla", "lw_p", "east"]},
         "curve": {"a": [-1, 1.5], "select": True},
         "n": {"n": [4, 16]},
@@ -58,7 +59,7 @@ def test_a_cell_is_a_run_file_and_overrides(tmp_path):
         "curve": {"a": [-1]}, "five": {"strategy": ["rejection"], "a": [0.5]},
         "local": {"loss": ["dpo"], "method": ["lw_w"]}, "rounds": {"method": ["vanilla"], "rounds": 2},
     })  # fmt: skip
-    found = {c.label + f"-{c.round}": study_file.settings(study, c) for c in study_file.expand(study) if c.seed == 1}
+    found = {c.label + f"-{c.round}": plan.settings(study, c) for c in plan.expand(study) if c.seed == 1}
     dropped, local = found["sft-east-entropy--1-1"], found["dpo-lw_w-1"]
     assert (dropped.weighting.a, dropped.weighting.zero, dropped.weighting.strategy) == (-1, "drop", "entropy")
     assert (local.loss.name, local.loss.local_weight, local.weighting.strategy) == ("dpo", "lw_w", "uniform")
@@ -76,19 +77,19 @@ def test_shared_stages_are_planned_once_and_in_order(tmp_path):
         "table": {"loss": ["sft", "dpo"], "method": ["vanilla", "east"]}, "n": {"n": [4]},
         "rounds": {"method": ["vanilla"], "rounds": 2},
     })  # fmt: skip
-    found = study_file.expand(study)
-    plan = study_file.Plan(study, found)
-    names = list(plan.jobs)
+    found = plan.expand(study)
+    made = plan.Plan(study, found)
+    names = list(made.jobs)
     stages = [Path(name).name.split("-")[0] for name in names]
     expected = {"sample": 2, "grade": 3, "index": 4, "weigh": 6, "reference": 1, "train": 6, "evaluate": 7}
     assert {stage: stages.count(stage) for stage in set(stages)} == expected
-    for i, job in enumerate(plan.jobs.values()):
+    for i, job in enumerate(made.jobs.values()):
         assert all(names.index(need) < i for need in job.after), job
     small = next(c for c in found if c.n == 4)
-    assert "m-t/seed_0/n16/round_1/sample" in plan.needs(small)
-    assert not any("dpo" in name for name in plan.needs(small))
+    assert "m-t/seed_0/n16/round_1/sample" in made.needs(small)
+    assert not any("dpo" in name for name in made.needs(small))
     second = next(c for c in found if c.round == 2)
-    assert plan.jobs[f"{second.place}/sample"].after == ("m-t/seed_0/n16/round_1/sft-vanilla/train",)
+    assert made.jobs[f"{second.place}/sample"].after == ("m-t/seed_0/n16/round_1/sft-vanilla/train",)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +107,7 @@ def test_shared_stages_are_planned_once_and_in_order(tmp_path):
          r"m-t selects on train rows \(90, 100\), but .*sft.yaml trains on all"),
         ({"tasks": [{"task": "t", "model": "m", **A, "set": []}], "experiments": {"e": {"select": True}}},
          r"but .*sft.yaml trains on all"),
-        ({"seeds": [0, 0]}, r"the same seed, stands twice"),
+        ({"seeds": [0, 0]}, r"the same seed, appears twice"),
         ({"seeds": []}, r"`seeds`: found \[\]"),
         ({"paper": [{"model": "m", "task": "t", "method": "EAST", "accuracy": 0.5}]}, r"`paper.*`: found 'EAST'"),
     ],
@@ -158,8 +159,8 @@ def test_the_llama_study_is_the_papers_grid():
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("study_*.yaml")), ids=lambda p: p.stem)
 def test_every_shipped_study_is_a_plan(path):
     study = study_file.load(str(path), [])
-    found = study_file.expand(study)
-    assert len(study_file.Plan(study, found).jobs) > 2 * len(found)
+    found = plan.expand(study)
+    assert len(plan.Plan(study, found).jobs) > 2 * len(found)
     assert len({s["task"] for s in study.model_dump()["tasks"]}) == 2
 
 
@@ -255,7 +256,7 @@ def test_a_study_is_stopped_goes_on_past_a_failed_cell_and_skips_what_is_done(tm
     assert first.returncode == 1 and "Traceback" not in first.stderr, first.stderr[-2000:]
     rows = {row["id"]: row for row in json.loads((tmp_path / "out" / "study.json").read_text())["cells"]}
     failed = rows.pop("tiny-say-s0-n8-r1-sft-east-entropy-1")
-    assert failed["status"] == "failed" and "was begun from something else" in failed["error"]
+    assert failed["status"] == "failed" and "was made from something else" in failed["error"]
     assert "1 of 5 cells failed" in first.stderr and {row["status"] for row in rows.values()} == {"done"}
 
     (blocked / "plan.json").unlink()
@@ -285,7 +286,7 @@ def test_a_study_is_stopped_goes_on_past_a_failed_cell_and_skips_what_is_done(tm
 def waiting(path: Path, *changes: str) -> list[str]:
     """Labels and rounds of the cells that a start of the study would make."""
     study = study_file.load(str(path), list(changes))
-    return sorted(f"{c.label} {c.n} {c.round}" for c in Book(study, study_file.expand(study)).waiting())
+    return sorted(f"{c.label} {c.n} {c.round}" for c in Ledger(study, plan.expand(study)).waiting())
 
 
 def results_of_another_time_are_not_kept(path: Path, rows: list[dict]):
@@ -298,7 +299,7 @@ def results_of_another_time_are_not_kept(path: Path, rows: list[dict]):
     book = json.loads((out / "study.json").read_text())
     assert book["seeds"] == [0, 7] and [r["seed"] for r in book["cells"]] == [0] * len(rows) + [7] * len(rows)
     (out / "study.json").write_text(json.dumps({"cells": [{"id": "x"}]}))
-    with pytest.raises(ValueError, match="not a study's; delete it"):
+    with pytest.raises(ValueError, match="not the rows of a study; delete it"):
         waiting(path)
     (out / "study.json").write_text(kept)
     teach = (path.parent / "teach.yaml").read_text()
@@ -340,7 +341,7 @@ def models_go_once_nothing_starts_from_them(path: Path, rows: list[dict]):
     """keep_models: false. Round 1's model stays while round 2 waits and goes when it is done; so do all others."""
     out = path.parent / "out"
     study = study_file.load(str(path), ["keep_models=false"])
-    book = Book(study, study_file.expand(study))
+    book = Ledger(study, plan.expand(study))
     first, second = (next(r for r in rows if (sft(r), r["n"], r["round"]) == ("sft-vanilla", 8, t)) for t in (1, 2))
     final = {t: out / row["train"] / "final" for t, row in ((1, first), (2, second))}
     assert final[1].exists() and final[2].exists()
@@ -349,14 +350,14 @@ def models_go_once_nothing_starts_from_them(path: Path, rows: list[dict]):
     assert final[1].exists(), "round 2 starts from it"
     book.done(second["id"])
     assert not final[1].exists() and not final[2].exists()
-    assert Book(study, study_file.expand(study)).waiting() == [], "a deleted model's results stand"
+    assert Ledger(study, plan.expand(study)).waiting() == [], "a deleted model's results stand"
 
 
 def test_a_larger_n_of_an_old_folder_is_refused_in_one_line(tmp_path):
     """n = 16 has samples of its own; where the study asks for 64, n = 16 would be a view of the first of those."""
     study = load(tmp_path, seeds=[0], n=64, experiments={"e": {"n": [16, 64]}})
-    small = next(c for c in study_file.expand(study) if c.n == 16)
-    own = study_file.settings(study, small).folder_of("samples")
+    small = next(c for c in plan.expand(study) if c.n == 16)
+    own = plan.settings(study, small).folder_of("samples")
     own.mkdir(parents=True)
     with pytest.raises(ValueError, match="found responses drawn for n = 16, expected a view of those for n = 64") as e:
         link_samples(study, small)

@@ -1,17 +1,17 @@
 """Table 1, curves and sentences from a made study, against what can be worked out from its verdicts."""
 
-import html
 import json
 import math
 
 import numpy as np
 import pytest
+from markupsafe import escape
 
 from east.evaluation import significance
 from east.report import compose, figures, study_text, weights_by_question
 from east.run import config
-from east.study import results, study_file
-from east.study.ledger import Book
+from east.study import plan, results, study_file
+from east.study.ledger import Ledger
 from tests import made_study
 from tests.conftest import ROOT, command
 
@@ -292,11 +292,11 @@ def test_the_page_holds_every_table_and_figure(study, panels):
                 "Effective sample size"]  # fmt: skip
     assert titles == expected
     for section in panels["sections"]:
-        assert f"<h2>{html.escape(section.title)}</h2>" in page
+        assert f"<h2>{escape(section.title)}</h2>" in page
         for table in section.tables:
             for row in table.rows:
-                assert "".join(f"<td>{html.escape(cell)}</td>" for cell in row) in page
-        assert section.figure is None or f"<figcaption>{html.escape(section.caption)}</figcaption>" in page
+                assert "".join(f"<td>{escape(cell)}</td>" for cell in row) in page
+        assert section.figure is None or f"<figcaption>{escape(section.caption)}</figcaption>" in page
     assert page.count('src="data:image/svg+xml;base64,') == 6 == sum(s.figure is not None for s in panels["sections"])
 
 
@@ -373,7 +373,7 @@ def test_before_the_first_cell_the_papers_numbers_stand_beside_an_empty_column(t
     """As study_llama.yaml ships: two models, two tasks, and for each of three losses a backbone, vanilla, LW(W), LW(P)
     and EAST: 60 rows. The authors print 2 x 2 backbones (each stands under three losses) and 2 x 2 x 3 x 2 others."""
     study = study_file.load(str(ROOT / "configs" / "study_llama.yaml"), [f"folder={tmp_path}"])
-    Book(study, study_file.expand(study))
+    Ledger(study, plan.expand(study))
     compose.report_study(tmp_path)
     rows = results.table1(results.read(tmp_path), tmp_path)
     assert len(rows) == 2 * 2 * 3 * 5 and all(row.accuracies == [] for row in rows)

@@ -30,7 +30,9 @@ def test_power_does_not_overflow():
 
 def test_mean_mapping_by_hand():
     """v = 1, 2, 3: mean 2: 0.5, 1, 1.5 (Eq. 3)."""
-    assert weights.mean_mapping(np.array([1.0, 2.0, 3.0])) == pytest.approx([0.5, 1.0, 1.5], abs=1e-15)
+    values = np.array([1.0, 2.0, 3.0])
+    found, kept = weights.example_weights(values, strategy="entropy", mapping="mean", a=7.0, spread=None, zero="refuse")
+    assert found == pytest.approx([0.5, 1.0, 1.5], abs=1e-15) and kept.all()
 
 
 def test_linear_by_hand():

@@ -12,7 +12,7 @@ import psutil
 
 from east.sampling import vllm_engine
 from tests import drawing
-from tests.test_generate import CONTEXT, STOP
+from tests.test_engines import CONTEXT, STOP
 
 
 def main(folder: Path, out: Path) -> None:

@@ -5,7 +5,7 @@ Stopped or killed, the same command goes on.
 
 import argparse
 
-from east.study import ledger
+from east.study import runner
 from east.study.study_file import Study
 from east.study.study_file import load as load
 
@@ -14,4 +14,4 @@ EXAMPLE = "east study --config configs/study_small.yaml seeds=[0]"
 
 def run(study: Study, _: argparse.Namespace) -> None:
     """Run every cell that is not done."""
-    ledger.run(study)
+    runner.run(study)

@@ -9,7 +9,7 @@ from east.report.explorer import QuestionSet
 from east.run import files, pipeline
 from east.run.config import Config
 from east.study import results
-from east.study.results import Cell
+from east.study.rows import StudyRow
 
 
 def report_run(config: Config) -> None:
@@ -46,14 +46,14 @@ def report_study(folder: Path) -> None:
     weighted = [c for c in cells if c.get("graded") and c.get("weights") and c["round"] == 1]
     groups = results.groups(weighted, "task", "model")
     for (task, model), group in groups.items():
-        seeds: dict[object, Cell] = {}
+        seeds: dict[object, StudyRow] = {}
         for cell in sorted(group, key=lambda c: "table1" not in c["in"]):  # the main run's samples, not a subset's
             seeds.setdefault(cell["seed"], cell)
-        weighed[f"{task}, {model}"] = [(folders(folder, group, c), folder / c["graded"]) for c in seeds.values()]
+        weighed[f"{task}, {model}"] = [(folders(folder, group, c), folder / str(c["graded"])) for c in seeds.values()]
         cell = next(iter(seeds.values()))
-        samples = folder / cell["samples"] if cell.get("samples") else None
+        samples = folder / str(cell["samples"]) if cell.get("samples") else None
         name, share = f"{task}, {model}, seed {cell['seed']}", explorer.BUDGET // len(groups)
-        sets.append(packed(name, folder / cell["graded"], samples, folders(folder, group, cell), share))
+        sets.append(packed(name, folder / str(cell["graded"]), samples, folders(folder, group, cell), share))
     weights = weight_figures.sections(weighed, folder / "figures")
     sections = [*first, *study_text.curves(study["cells"], folder), *weights]
     for section in first:
@@ -62,9 +62,9 @@ def report_study(folder: Path) -> None:
     write(f"Study {study.get('name', folder.name)}", sections, sets, folder)
 
 
-def folders(folder: Path, group: list[Cell], like: Cell) -> list[Path]:
-    """Distinct weights folders of the cells that stand on one cell's graded responses."""
-    return list(dict.fromkeys(folder / c["weights"] for c in group if c["graded"] == like["graded"]))
+def folders(folder: Path, group: list[StudyRow], like: StudyRow) -> list[Path]:
+    """Distinct weights folders of the cells that share one cell's graded responses."""
+    return list(dict.fromkeys(folder / str(c["weights"]) for c in group if c["graded"] == like["graded"]))
 
 
 def packed(name: str, graded: Path, drawn: Path | None, columns: list[Path], budget: int) -> QuestionSet:

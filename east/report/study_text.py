@@ -1,4 +1,4 @@
-"""What a report says of a study: the summary, Table 1, Figures 3 to 5 and n. Sentences are made from the numbers."""
+"""The text of a study's report: the summary, Table 1, Figures 3 to 5 and n, written from the numbers."""
 
 import math
 from collections.abc import Callable
@@ -11,9 +11,10 @@ from east.report import figures
 from east.report.document import Section, Table
 from east.report.figures import Panel
 from east.study import results
-from east.study.results import Cell, Row
+from east.study.results import Row
+from east.study.rows import StudyRow, value
 
-Columns = dict[str, Callable[[Cell], Any]]
+Columns = dict[str, Callable[[StudyRow], Any]]
 LEVEL = 0.05
 PANEL = ("task", "model", "loss", "n")
 SWEEP = (*PANEL, "strategy")
@@ -21,15 +22,15 @@ SHOWN = ("table1", "fig3", "fig4", "fig5", "n")  # experiments that have a secti
 SEEDS_NOTE = "Points and bars: mean over seeds and its 95 % t interval (other seeds, the same questions)."
 
 
-def percent(value: Interval, sign: str = "") -> str:
+def percent(mean: Interval, sign: str = "") -> str:
     """52.3% (50.1% to 54.5%)"""
-    if math.isnan(value.low):
-        return f"{value.mean:{sign}.1%}"
-    return f"{value.mean:{sign}.1%} ({value.low:{sign}.1%} to {value.high:{sign}.1%})"
+    if math.isnan(mean.low):
+        return f"{mean.mean:{sign}.1%}"
+    return f"{mean.mean:{sign}.1%} ({mean.low:{sign}.1%} to {mean.high:{sign}.1%})"
 
 
 def summary(study: dict[str, Any], rows: list[Row]) -> Section:
-    """What the comparisons carry, and what is not there."""
+    """What the comparisons show, and which cells are missing."""
     tested = [row for row in rows if row.tested]
     shown = [row for row in tested if row.holm < LEVEL]
     text = []
@@ -49,7 +50,7 @@ def summary(study: dict[str, Any], rows: list[Row]) -> Section:
     if others:
         text.append(
             f"No section shows {', '.join(others)}: a report knows the experiments {', '.join(SHOWN)} by these names; "
-            "results of others stand in the cells' folders."
+            "results of others are in the cells' folders."
         )
     states = results.groups(study["cells"], "status")
     text.append("Cells: " + ", ".join(f"{len(cells)} {state}" for (state,), cells in states.items()) + ".")
@@ -88,28 +89,28 @@ def table1(rows: list[Row]) -> Section:
     return Section("Table 1", [], [Table(header, lines, note)])
 
 
-def curves(cells: list[Cell], folder: Path) -> list[Section]:
+def curves(cells: list[StudyRow], folder: Path) -> list[Section]:
     """Figures 3, 4, 5 and the sweep of n: those that have cells. folder: the study's."""
     plots = folder / "figures"
     found = (make(cells, plots, folder) for make in (figure3, figure4, figure5, figure_n))
     return [section for section in found if section]
 
 
-def panels_of(cells: list[Cell], keys: tuple[str, ...] = PANEL) -> dict[str, list[Cell]]:
+def panels_of(cells: list[StudyRow], keys: tuple[str, ...] = PANEL) -> dict[str, list[StudyRow]]:
     """Cells by what a figure has a panel for, under its title."""
     return {panel(group[0], keys): group for group in results.groups(cells, *keys).values()}
 
 
-def panel(cell: Cell, keys: tuple[str, ...] = PANEL) -> str:
-    """The title of a cell's panel: `easy, tiny, sft, n = 128`; entropy goes without saying."""
-    said = [k for k in keys if (k, cell[k]) != ("strategy", "entropy")]
-    return ", ".join(f"n = {cell[k]}" if k == "n" else str(cell[k]) for k in said)
+def panel(cell: StudyRow, keys: tuple[str, ...] = PANEL) -> str:
+    """The title of a cell's panel: `easy, tiny, sft, n = 128`; the strategy is left out where it is entropy."""
+    values = {key: value(cell, key) for key in keys if (key, value(cell, key)) != ("strategy", "entropy")}
+    return ", ".join(f"n = {v}" if key == "n" else str(v) for key, v in values.items())
 
 
 def tested(
     columns: Columns,
-    shown: list[Cell],
-    others: list[Cell],
+    shown: list[StudyRow],
+    others: list[StudyRow],
     folder: Path,
     against: str = "vanilla",
     keys: tuple[str, ...] = results.SETTING,
@@ -130,26 +131,26 @@ def tested(
     return Table([*columns, "accuracy (95 %)", f"against {against} (95 %)", "p", "Holm p"], rows, note)
 
 
-def vanilla(cells: list[Cell]) -> list[Cell]:
+def vanilla(cells: list[StudyRow]) -> list[StudyRow]:
     """Done cells without weights."""
     return [c for c in results.done(cells) if c["method"] == "vanilla"]
 
 
-def baseline(cells: list[Cell], one: Cell) -> list[tuple[str, Interval]]:
+def baseline(cells: list[StudyRow], one: StudyRow) -> list[tuple[str, Interval]]:
     """The level of vanilla self-training beside a panel's curves."""
     alike = results.like(results.done(cells, "table1"), one, PANEL)
     value = results.level(c for c in alike if c["method"] == "vanilla")
     return [("vanilla", value)] if value else []
 
 
-def swept(cells: list[Cell], kind: str) -> list[Cell]:
+def swept(cells: list[StudyRow], kind: str) -> list[StudyRow]:
     """Done cells of a sweep over exponents."""
     return [c for c in results.done(cells, kind) if c["strategy"] != "uniform" and isinstance(c["a"], int | float)]
 
 
-def figure3(cells: list[Cell], plots: Path, folder: Path) -> Section | None:
+def figure3(cells: list[StudyRow], plots: Path, folder: Path) -> Section | None:
     """Accuracy against the exponent on test and held-out rows; the exponent that the held-out rows choose."""
-    panels, rows, shown = [], [], list[Cell]()
+    panels, rows, shown = [], [], list[StudyRow]()
     text = ["The exponent is chosen on held-out rows of the train split; the test curve is shown, not chosen from."]
     for title, group in panels_of(swept(cells, "fig3"), SWEEP).items():
         text += left_out(title, group)
@@ -163,12 +164,12 @@ def figure3(cells: list[Cell], plots: Path, folder: Path) -> Section | None:
             rows.append([title, "held-out rows", f"{best:g}", percent(picked)])
         beside = results.like(results.done(cells, "fig3"), group[0], SWEEP)
         auto = [c for c in beside if c["a"] == "auto" and c["a_found"] is not None]
-        shown += [*sorted(group, key=lambda c: c["a"]), *auto]
+        shown += [*sorted(group, key=lambda c: float(c["a"] or 0)), *auto]
         if auto:
-            found = sum(c["a_found"] for c in auto) / len(auto)
-            marks.append((f"a: auto = {found:.2g}", found))
+            exponent = sum(c["a_found"] or 0.0 for c in auto) / len(auto)
+            marks.append((f"a: auto = {exponent:.2g}", exponent))
             scored = significance.mean_interval([c["accuracy"] for c in auto])
-            rows.append([title, "a: auto (mean over seeds)", f"{found:.2g}", percent(scored)])
+            rows.append([title, "a: auto (mean over seeds)", f"{exponent:.2g}", percent(scored)])
         panels.append(Panel(title, "exponent a", "accuracy", test + held_out, baseline(cells, group[0]), marks))
     if not panels:
         return None
@@ -180,18 +181,18 @@ def figure3(cells: list[Cell], plots: Path, folder: Path) -> Section | None:
     return Section("Figure 3: the exponent", text, tables, plots / "figure_3", caption)
 
 
-def left_out(title: str, group: list[Cell]) -> list[str]:
+def left_out(title: str, group: list[StudyRow]) -> list[str]:
     """A sentence on the examples that a < 0 leaves out, where the cells say how many."""
-    counted = [c for c in group if c["a"] < 0 and c.get("examples_left_out") is not None]
-    if not counted:
+    negative = [c for c in group if float(c["a"] or 0) < 0 and c.get("examples_left_out") is not None]
+    if not negative:
         return []
-    kept, lost = (sum(c[key] for c in counted) / len(counted) for key in ("examples", "examples_left_out"))
+    kept, lost = (sum(value(c, k) for c in negative) / len(negative) for k in ("examples", "examples_left_out"))
     return [f"{title}: a < 0 leaves out {lost:,.0f} of {kept + lost:,.0f} examples (mean over cells), of entropy 0."]
 
 
-def figure4(cells: list[Cell], plots: Path, folder: Path) -> Section | None:
+def figure4(cells: list[StudyRow], plots: Path, folder: Path) -> Section | None:
     """Accuracy over rounds; round 0 is the backbone."""
-    panels, shown = [], list[Cell]()
+    panels, shown = [], list[StudyRow]()
     for title, group in panels_of([c for c in results.done(cells, "fig4") if c["loss"]]).items():
         shown += sorted(group, key=lambda c: c["round"])
         known = {c["seed"] for c in group}
@@ -213,11 +214,11 @@ def figure4(cells: list[Cell], plots: Path, folder: Path) -> Section | None:
     return Section("Figure 4: rounds", [], [table], plots / "figure_4", caption)
 
 
-def figure5(cells: list[Cell], plots: Path, folder: Path) -> Section | None:
+def figure5(cells: list[StudyRow], plots: Path, folder: Path) -> Section | None:
     """Entropy, accuracy and rejection weights at several exponents, as a figure and a table."""
-    panels, shown = [], list[Cell]()
+    panels, shown = [], list[StudyRow]()
     for title, group in panels_of(swept(cells, "fig5")).items():
-        shown += sorted(group, key=lambda c: c["a"])
+        shown += sorted(group, key=lambda c: float(c["a"] or 0))
         found = results.series(group, "a", lambda c: c["strategy"])
         panels.append(Panel(title, "exponent a", "accuracy", found, baseline(cells, group[0])))
     if not panels:
@@ -233,9 +234,9 @@ def figure5(cells: list[Cell], plots: Path, folder: Path) -> Section | None:
     return Section("Figure 5: entropy, accuracy, rejection", [], tables, plots / "figure_5", caption)
 
 
-def figure_n(cells: list[Cell], plots: Path, folder: Path) -> Section | None:
+def figure_n(cells: list[StudyRow], plots: Path, folder: Path) -> Section | None:
     """Accuracy against the number of responses per question, and on how many examples it stands."""
-    panels, shown, keys = [], list[Cell](), PANEL[:-1]
+    panels, shown, keys = [], list[StudyRow](), PANEL[:-1]
     for title, group in panels_of([c for c in results.done(cells, "n") if c["loss"]], keys).items():
         shown += sorted(group, key=lambda c: c["n"])
         lines = results.series(group, "n", results.name_of)
@@ -244,9 +245,9 @@ def figure_n(cells: list[Cell], plots: Path, folder: Path) -> Section | None:
         return None
     figures.curves(panels, plots / "responses")
 
-    def trained(cell: Cell) -> str:
+    def trained(cell: StudyRow) -> str:
         members = results.like(shown, cell, (*keys, "method", "a", "n"))
-        counts = [c["examples"] for c in members if c.get("examples") is not None]
+        counts = [count for c in members if (count := c.get("examples")) is not None]
         return f"{sum(counts) / len(counts):,.0f}" if counts else ""
 
     columns = {"panel": lambda c: panel(c, keys), "n": lambda c: c["n"], "method": results.name_of}

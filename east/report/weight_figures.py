@@ -12,6 +12,7 @@ from east.report import figures, weights_by_question
 from east.report.document import Section
 from east.report.figures import Histogram, Panel
 from east.run import pipeline
+from east.weighting.weights import COMPARED, Strategy
 
 EXPONENTS = [k / 4 for k in range(-12, 13)]
 
@@ -23,7 +24,7 @@ def sections(groups: dict[str, list[tuple[list[Path], Path]]], plots: Path) -> l
     """
     histograms, panels = [], []
     for title, seeds in groups.items():
-        for strategy in weights_by_question.STRATEGIES:
+        for strategy in COMPARED:
             shown = histogram(strategy, seeds[0][0])
             if shown:
                 histograms.append(Histogram(f"{title}: {strategy}", "weight", shown))
@@ -61,7 +62,7 @@ def histogram(strategy: str, folders: list[Path], most: int = 6) -> dict[str, An
 
 def effective(seeds: list[tuple[list[Path], Path]]) -> list[Series]:
     """Effective shares of the three strategies over EXPONENTS, mean and interval over seeds."""
-    shares: dict[str, list[list[float]]] = {strategy: [] for strategy in weights_by_question.STRATEGIES}
+    shares: dict[Strategy, list[list[float]]] = {strategy: [] for strategy in COMPARED}
     for folders, graded in seeds:
         rows = weights_by_question.graded_rows(graded)
         dataset = weights_by_question.dataset_of(folders[0]) if folders else None

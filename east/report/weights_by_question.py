@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from east.data.indexed_dataset import IndexedDataset
 from east.run import config, files, pipeline
 from east.weighting import weights
+from east.weighting.weights import COMPARED, Strategy
 
-STRATEGIES = ("entropy", "accuracy", "rejection")
 ALL = "all questions"  # where nothing is indexed yet
 PER_RESPONSE = {"sample", "answer", "source", "truncated", "cluster", "correct", "string_match"}
 
@@ -65,7 +65,7 @@ def by_question(
     return {ids[q]: float(values[row]) for q, row in zip(first, rows, strict=True) if kept[row]}
 
 
-def computed(strategy: str, a: float, graded: dict[str, dict[str, Any]], dataset: IndexedDataset | None) -> Column:
+def computed(strategy: Strategy, a: float, graded: dict[str, dict[str, Any]], dataset: IndexedDataset | None) -> Column:
     """What the power mapping of a strategy would give on a dataset's examples (None: one example a question)."""
     values, ids, question = example_values(strategy, graded, dataset)
     name, source = dataset.folder.name if dataset else ALL, "computed for this page"
@@ -83,7 +83,7 @@ def power_weights(values: weights.Array, a: float) -> tuple[weights.Array, NDArr
 
 
 def example_values(
-    strategy: str, graded: dict[str, dict[str, Any]], dataset: IndexedDataset | None
+    strategy: Strategy, graded: dict[str, dict[str, Any]], dataset: IndexedDataset | None
 ) -> tuple[weights.Array, list[str], NDArray[Any]]:
     """(values [N], question ids, example's position in them [N]) of a dataset's examples; graded: rows by id."""
     ids = dataset.question_ids() if dataset else list(graded)
@@ -127,7 +127,7 @@ def with_pair(folders: list[Path], graded: dict[str, dict[str, Any]]) -> tuple[l
         name, a = (columns[0].dataset if columns else ALL), 1.0
     assert a is not None
     dataset = next((dataset_of(folder) for folder in folders if folder.parent.name == name), None)
-    for strategy in STRATEGIES:
+    for strategy in COMPARED:
         if not any((c.dataset, c.a, c.strategy) == (name, a, strategy) for c in columns):
             columns.append(computed(strategy, a, graded, dataset))
     places = {c.strategy: k for k, c in reversed(list(enumerate(columns))) if (c.dataset, c.a) == (name, a)}

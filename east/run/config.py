@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from east.grading import Grading
 from east.run import yaml_file
 from east.run.loss_table import LOSSES
-from east.run.validation import Section, validate
+from east.run.validation import Section, one_of, validate
+from east.weighting.entropy import Estimator
+from east.weighting.weights import Mapping, Strategy
 
 BASE = "base"  # the starting model's name among results
 NAME = r"^\w[\w.+-]*$"  # of a folder, not a path
@@ -120,13 +122,11 @@ class Sampling(Section):
 class Weighting(Section):
     """Counts to weights; see east/weighting/weights.py for the equations."""
 
-    strategy: Literal["uniform", "entropy", "accuracy", "accuracy_rate", "rejection"] = Field(
+    strategy: Strategy = Field(
         "entropy", description="equal weights; h; 1 - A; A; R, the share of the largest wrong cluster"
     )
-    entropy: Literal["plugin", "miller_madow", "chao_shen", "chao_wang_jost"] = Field(
-        "plugin", description="estimator of h: Eq. 1, or one with less bias at small n"
-    )
-    mapping: Literal["mean", "linear", "power"] = Field("power", description="Eq. 3; Eq. 4; Eq. 6")
+    entropy: Estimator = Field("plugin", description="estimator of h: Eq. 1, or one with less bias at small n")
+    mapping: Mapping = Field("power", description="Eq. 3; Eq. 4; Eq. 6")
     a: float | Literal["auto"] = Field(
         1.0, description="exponent of the power mapping; auto: the largest that min_ess allows"
     )
@@ -186,7 +186,7 @@ class Examples(Section):
 class Loss(Section):
     """The objective; equations in east/training/losses.py."""
 
-    name: str = Field("sft", description=", ".join(LOSSES))
+    name: Annotated[str, one_of(LOSSES)] = Field("sft", description=", ".join(LOSSES))
     beta: float = Field(0.1, gt=0, description="DPO, KTO: scale of the log-ratios")
     normalization: Literal["example", "sum", "token", "microbatch"] = Field(
         "example",
@@ -200,13 +200,6 @@ class Loss(Section):
     local_weight: Literal["none", "lw_p", "lw_w"] = Field(
         "none", description="LW(P), Eq. 8-9, or LW(W), Eq. 10: a factor besides w"
     )
-
-    @field_validator("name")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        if name not in LOSSES:
-            raise ValueError(f"expected one of {', '.join(LOSSES)}")
-        return name
 
     @property
     def depends_on_split(self) -> bool:

@@ -1,16 +1,28 @@
-"""Typed sections from nested dicts, with errors in one line that name the key, and the table of all keys."""
+"""Typed sections from nested dicts, with one-line errors that name the key, and the table of all keys."""
 
 import difflib
 import json
+from collections.abc import Collection
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 Checked = TypeVar("Checked", bound=BaseModel)
 
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def one_of(names: Collection[str]) -> AfterValidator:
+    """A pydantic validator of a text that must be one of the names, looked up when a value is checked."""
+
+    def check(value: str) -> str:
+        if value not in names:
+            raise ValueError(f"expected one of {', '.join(names)}")
+        return value
+
+    return AfterValidator(check)
 
 
 def validate(section: type[Checked], values: dict[str, Any], where: str) -> Checked:

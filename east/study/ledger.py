@@ -1,74 +1,23 @@
-"""`python -m east study`: the cells of a study file, made side by side; study.json says what there is.
+"""study.json: which cells of a study are done, and what their numbers come from."""
 
-Everything is an ordinary run in <folder>/<model>-<task>/seed_<s>/n<n>/. A stopped study goes on where it was; a
-failed cell is shown with its error, stops no other, and is tried again by the next start.
-"""
-
-import contextlib
 import itertools
 import json
 import os
 import shutil
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import filelock
-from tqdm import tqdm
-
 from east.run import artifacts, config, files, pipeline
 from east.run.config import BASE, Config
-from east.study import job_graph
-from east.study.study_file import Cell, Plan, Study, before, expand, selection, settings
+from east.study.plan import Cell, before, selection, settings
+from east.study.rows import StudyRow
+from east.study.study_file import Study
 
-KEPT = ("status", "seconds", "a_found", "examples", "examples_left_out", "stands_on")  # of a row that still stands
-
-
-def run(study: Study) -> None:
-    """The stage. Raises ValueError when cells failed, with the first error."""
-    folder = Path(study.folder)
-    warm = prepare(study)
-    with locked(folder), interruptible():
-        book = Book(study, expand(study))
-        plan = Plan(study, book.waiting())
-        for cell in book.waiting():
-            link_samples(study, cell)
-        needs = {cell.id: plan.needs(cell) for cell in book.waiting()}
-        with tqdm(total=len(book.rows), initial=len(book.rows) - len(needs), desc=study.name, unit="cell") as bar:
-
-            def tell(name: str, end: job_graph.End | None) -> None:
-                for identity in [i for i, names in needs.items() if name in names]:
-                    if end is None:
-                        book.started(identity, name)
-                    elif end.error is not None:
-                        del needs[identity]
-                        book.failed(identity, f"{name}: {end.error}")
-                    else:
-                        needs[identity].remove(name)
-                        book.spent(identity, name, end.seconds)
-                        if not needs[identity]:
-                            del needs[identity]
-                            book.done(identity)
-                    bar.update(int(end is not None and identity not in needs))
-                if end is not None and end.error is not None:
-                    bar.write(f"failed: {name}: {end.error}")
-
-            try:
-                job_graph.run(list(plan.jobs.values()), slots(study), warm, folder / "logs", tell)
-            finally:
-                book.stopped()
-    failed = [row for row in book.rows.values() if row["status"] == "failed"]
-    print(f"study: {folder / 'study.json'}\n    cells: {len(book.rows)}\n    failed: {len(failed)}")
-    if failed:
-        raise ValueError(
-            f"{len(failed)} of {len(book.rows)} cells failed, the first in {failed[0]['error']} (its log stands in "
-            f"{folder / 'logs'}); mend it, then the same command tries them again"
-        )
+KEPT = ("status", "seconds", "a_found", "examples", "examples_left_out", "inputs")  # of a row that is still valid
 
 
-class Book:
-    """study.json: a row per cell, as the report reads it. Rows of cells that only other starts ask for stay."""
+class Ledger:
+    """study.json: a row per cell. Rows of cells that an earlier start asked for and this one does not are kept."""
 
     def __init__(self, study: Study, cells: list[Cell]):
         self.study, self.folder, self.cells = study, Path(study.folder), {cell.id: cell for cell in cells}
@@ -80,8 +29,9 @@ class Book:
         old = {row["id"]: row for row in self._old()}
         self.others = [row for identity, row in old.items() if identity not in self.rows]
         for cell in sorted(cells, key=lambda cell: cell.round):
-            if cell.id in old and self._stands(cell, old[cell.id]):
-                self.rows[cell.id] |= {key: old[cell.id][key] for key in KEPT}
+            if cell.id in old and self._valid(cell, old[cell.id]):
+                kept: Any = {key: old[cell.id][key] for key in KEPT}
+                self.rows[cell.id].update(kept)
         self.write()
 
     def waiting(self) -> list[Cell]:
@@ -89,12 +39,12 @@ class Book:
         return [cell for cell in self.cells.values() if self.rows[cell.id]["status"] != "done"]
 
     def started(self, identity: str, job: str) -> None:
-        """A stage that is the cell's alone has begun."""
+        """A stage that belongs to this cell alone has begun."""
         if self._own(identity, job):
             self.rows[identity]["status"] = "running"
 
     def spent(self, identity: str, job: str, seconds: float) -> None:
-        """A stage has ended well."""
+        """A stage has succeeded."""
         if self._own(identity, job):
             self.rows[identity]["seconds"] = round(self.rows[identity]["seconds"] + seconds, 1)
 
@@ -104,19 +54,19 @@ class Book:
         self.write()
 
     def done(self, identity: str) -> None:
-        """Note what was trained; its checkpoint, and its model if models are not kept, have served their purpose."""
+        """Note what was trained; delete its checkpoint, and its model where models are not kept."""
         row, cell = self.rows[identity], self.cells[identity]
-        row |= {"status": "done", "error": None, "stands_on": self._found(cell)}
+        row |= {"status": "done", "error": None, "inputs": self._inputs(cell)}
         if row["weights"]:
             summary = pipeline.at("weights", self.folder / row["weights"]).open().summary
             row |= {"examples": summary["examples"], "examples_left_out": summary["left_out"]}
             row["a_found"] = summary.get("a") if row["a"] == "auto" else None
-            shutil.rmtree(self.folder / row["train"] / "checkpoint", ignore_errors=True)
+            shutil.rmtree(self.folder / str(row["train"]) / "checkpoint", ignore_errors=True)
             self._drop_models(cell)
         self.write()
 
     def stopped(self) -> None:
-        """No stage runs any more: what was not finished waits."""
+        """No stage runs any more: cells that were not finished are waiting again."""
         for row in self.rows.values():
             row["status"] = "waiting" if row["status"] == "running" else row["status"]
         self.write()
@@ -144,29 +94,33 @@ class Book:
         except (json.JSONDecodeError, KeyError, TypeError):
             complete = False
         if not complete:
-            raise ValueError(f"{path}: not a study's; delete it, and the same command makes it again")
+            raise ValueError(f"{path}: not the rows of a study; delete it, and the same command writes it again")
         return rows
 
-    def _stands(self, cell: Cell, old: dict[str, Any]) -> bool:
-        """Is an earlier start's row still what this study asks for, made from what is on disk today?"""
+    def _valid(self, cell: Cell, old: dict[str, Any]) -> bool:
+        """Whether an earlier start's row is what this study asks for, and was made from what is on disk."""
         if old["status"] != "done" or old["settings"] != self.rows[cell.id]["settings"]:
             return False
         if cell.round > 1 and self.rows[before(cell).id]["status"] != "done":
             return False
-        return old["stands_on"] == self._found(cell)
+        return bool(old["inputs"] == self._inputs(cell))
 
-    def _found(self, cell: Cell) -> dict[str, Any]:
-        """What a cell's numbers stand on: its starting model, and the fingerprints of the folders of its row.
+    def _inputs(self, cell: Cell) -> dict[str, Any]:
+        """What a cell's numbers come from: its starting model, and the fingerprints of the folders of its row.
 
         A later round's starting model is the round before's, which has its own row and may be deleted by now.
         """
         row, start = self.rows[cell.id], self.starts[cell.id]
         if cell.round == 1 and start.is_dir() and start not in self.digests:
             self.digests[start] = artifacts.model_digest(start)
-        found = {"model": self.digests.get(start) if cell.round == 1 else None}
-        found |= {key: fingerprint(self.folder / row[key] / "results.json", "fingerprints") for key in results(row)}
-        made = (key for key in ("samples", "graded", "weights") if row[key])
-        return found | {key: fingerprint(self.folder / row[key] / artifacts.MANIFEST, "fingerprint") for key in made}
+        inputs: dict[str, Any] = {"model": self.digests.get(start) if cell.round == 1 else None}
+        for key, place in (("eval", row["eval"]), ("eval_select", row["eval_select"])):
+            if place:
+                inputs[key] = fingerprint(self.folder / place / "results.json", "fingerprints")
+        for key, place in (("samples", row["samples"]), ("graded", row["graded"]), ("weights", row["weights"])):
+            if place:
+                inputs[key] = fingerprint(self.folder / place / artifacts.MANIFEST, "fingerprint")
+        return inputs
 
     def _drop_models(self, cell: Cell) -> None:
         """Delete the models of a cell's rounds once all are done: a stopped study plans a round from the first on."""
@@ -174,9 +128,9 @@ class Book:
         rows = [self.rows[each.id] for each in itertools.takewhile(lambda each: each.id in self.rows, rounds)]
         if not self.study.keep_models and all(row["status"] == "done" for row in rows):
             for row in rows:
-                shutil.rmtree(self.folder / row["train"] / "final", ignore_errors=True)
+                shutil.rmtree(self.folder / str(row["train"]) / "final", ignore_errors=True)
 
-    def _row(self, cell: Cell, found: Config, taught: dict[str, Any] | None) -> dict[str, Any]:
+    def _row(self, cell: Cell, found: Config, taught: dict[str, Any] | None) -> StudyRow:
         def place(folder: Path) -> str:
             return os.path.relpath(folder, self.folder)
 
@@ -208,80 +162,13 @@ class Book:
             "examples_left_out": None,
             "seconds": 0.0,
             "settings": files.digest([found.model_dump(mode="json"), taught]),
-            "stands_on": None,
+            "inputs": None,
         }
 
 
-def results(row: dict[str, Any]) -> list[str]:
-    """The keys of a row's evaluation folders."""
-    return [key for key in ("eval", "eval_select") if row[key]]
-
-
 def fingerprint(path: Path, key: str) -> Any:
-    """What a JSON file of a finished stage says it was made from; None where there is none."""
+    """The value of a key in a JSON file of a finished stage; None where there is none."""
     try:
         return json.loads(path.read_text()).get(key)
     except (OSError, json.JSONDecodeError, AttributeError):
         return None
-
-
-def prepare(study: Study) -> bool:
-    """Make the folder and set what every job inherits; True where jobs may be forks of one warm process.
-
-    vLLM is never forked: it must not share a process with DeepSpeed.
-    """
-    with files.disk_errors(Path(study.folder)):
-        Path(study.folder).mkdir(parents=True, exist_ok=True)
-    if study.device == "gpu":
-        return False
-    os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return all(settings(study, cell).sampling.engine == "transformers" for cell in expand(study))
-
-
-def slots(study: Study) -> list[dict[str, str]]:
-    """The environment of each of the jobs that run at once: on GPUs, which one it sees."""
-    if study.device == "cpu":
-        return [{} for _ in range(study.parallel)]
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(study.parallel)))
-    devices = visible.split(",")
-    if len(devices) < study.parallel:
-        raise ValueError(f"parallel: found {study.parallel}, but CUDA_VISIBLE_DEVICES={visible}; one GPU per job")
-    return [{"CUDA_VISIBLE_DEVICES": device} for device in devices[: study.parallel]]
-
-
-def link_samples(study: Study, cell: Cell) -> None:
-    """A smaller n is a view of the study's samples: `grade` reads the first n of each question."""
-    whole = settings(study, cell._replace(n=study.n, round=1)).folder_of("samples")
-    view = settings(study, cell._replace(round=1)).folder_of("samples")
-    if cell.n < study.n and not view.is_symlink():
-        if view.exists():
-            raise ValueError(
-                f"{view}: found responses drawn for n = {cell.n}, expected a view of those for n = {study.n}, which "
-                f"this study asks for; keep that n, choose another folder, or delete {view.parent.parent} with its runs"
-            )
-        view.parent.mkdir(parents=True, exist_ok=True)
-        view.symlink_to(os.path.relpath(whole, view.parent))
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """One study at a time in a folder. Raises ValueError when another process has it."""
-    try:
-        with filelock.FileLock(folder / ".lock", blocking=False):
-            yield
-    except filelock.Timeout:
-        raise ValueError(f"{folder}: another `east study` is running in it; wait for it or stop it") from None
-
-
-@contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """SIGTERM stops a study as Ctrl-C does: running stages are told to end, and the next start goes on."""
-
-    def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

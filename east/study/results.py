@@ -11,10 +11,10 @@ import numpy as np
 from east.evaluation import significance
 from east.evaluation.significance import Interval, Paired, Series
 from east.run import files
+from east.study.rows import StudyRow, value
+from east.study.study_file import BACKBONE, METHODS
 
-Cell = dict[str, Any]
 FILE = "study.json"
-METHODS = {"backbone": "backbone", "vanilla": "vanilla", "lw_w": "LW(W)", "lw_p": "LW(P)", "east": "EAST"}
 SETTING = ("task", "model", "loss", "n", "round")  # what a cell shares with those it is compared with
 FIELDS = ("id", "task", "model", "seed", "loss", "method", "strategy", "a", "n", "round", "in", "status", "eval")
 
@@ -43,7 +43,7 @@ class Point(NamedTuple):
     the points it was made with, nan where nothing was tested.
     """
 
-    cell: Cell  # the first seed's
+    cell: StudyRow  # the first seed's
     accuracy: Interval
     gap: Paired | None
     holm: float
@@ -61,7 +61,7 @@ def read(folder: Path) -> dict[str, Any]:
     if not path.exists():
         raise ValueError(f"{path}: no such file; run `python -m east study --config X` first, or mend --study")
     try:
-        study = json.loads(path.read_text(encoding="utf-8"))
+        study: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         cells = study["cells"]
         lacking = [(c.get("id"), f) for c in cells for f in FIELDS if f not in c]
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
@@ -69,16 +69,16 @@ def read(folder: Path) -> dict[str, Any]:
     if lacking:
         raise ValueError(f"{path}: cell {lacking[0][0]!r} has no {lacking[0][1]!r}; run `python -m east study` again")
     for cell in done(cells):
-        cell["accuracy"] = result(folder, cell, "eval")
+        cell["accuracy"] = accuracy_of(folder, cell, cell["eval"])
         cell.setdefault("a_found", None)
-        if cell.get("eval_select"):
-            cell["selected"] = result(folder, cell, "eval_select")
+        if held_out := cell.get("eval_select"):
+            cell["selected"] = accuracy_of(folder, cell, held_out)
     return study
 
 
-def result(folder: Path, cell: Cell, kind: str) -> float:
-    """The accuracy that a cell's evaluation found. Raises ValueError when it is not there."""
-    path = folder / str(cell[kind]) / "results.json"
+def accuracy_of(folder: Path, cell: StudyRow, evaluation: str) -> float:
+    """The accuracy in an evaluation folder of a cell. Raises ValueError when it is missing."""
+    path = folder / evaluation / "results.json"
     try:
         return float(json.loads(path.read_text(encoding="utf-8"))["accuracy"])
     except (OSError, json.JSONDecodeError, KeyError, TypeError):
@@ -86,40 +86,40 @@ def result(folder: Path, cell: Cell, kind: str) -> float:
         raise ValueError(message) from None
 
 
-def verdicts(folder: Path, cell: Cell) -> dict[str, bool]:
+def verdicts(folder: Path, cell: StudyRow) -> dict[str, bool]:
     """Question id to right or wrong, of a cell's greedy answers."""
     path = folder / cell["eval"] / "graded" / "questions.jsonl"
     return {row["question"]: bool(row["correct"][0]) for row in files.read_jsonl(path)}
 
 
-def done(cells: Iterable[Cell], kind: str | None = None) -> list[Cell]:
+def done(cells: Iterable[StudyRow], kind: str | None = None) -> list[StudyRow]:
     """Cells that ended well, of one table or figure if `kind` is given."""
     return [c for c in cells if c["status"] == "done" and (kind is None or kind in c["in"])]
 
 
-def groups(cells: Iterable[Cell], *keys: str) -> dict[tuple[Any, ...], list[Cell]]:
+def groups(cells: Iterable[StudyRow], *keys: str) -> dict[tuple[Any, ...], list[StudyRow]]:
     """Cells by the values of some keys, in order of first appearance."""
-    found: dict[tuple[Any, ...], list[Cell]] = {}
+    by_values: dict[tuple[Any, ...], list[StudyRow]] = {}
     for cell in cells:
-        found.setdefault(tuple(cell[k] for k in keys), []).append(cell)
-    return found
+        by_values.setdefault(tuple(value(cell, key) for key in keys), []).append(cell)
+    return by_values
 
 
-def like(cells: Iterable[Cell], one: Cell, keys: tuple[str, ...]) -> list[Cell]:
-    """The cells that share one cell's values of some keys."""
-    return [c for c in cells if all(c[k] == one[k] for k in keys)]
+def like(cells: Iterable[StudyRow], one: StudyRow, keys: tuple[str, ...]) -> list[StudyRow]:
+    """The cells that have the same values of some keys as one cell."""
+    return [c for c in cells if all(value(c, key) == value(one, key) for key in keys)]
 
 
-def name_of(cell: Cell) -> str:
+def name_of(cell: StudyRow) -> str:
     """LW(W), EAST a = 1, EAST (accuracy) a = 1, ..."""
-    name = METHODS.get(cell["method"], str(cell["method"]))
+    name = METHODS[cell["method"]].title if cell["method"] in METHODS else cell["method"]
     if cell["method"] != "east":
         return name
     strategy = "" if cell["strategy"] == "entropy" else f" ({cell['strategy']})"
     return f"{name}{strategy}" + ("" if cell["a"] is None else f" a = {exponent(cell)}")
 
 
-def exponent(cell: Cell) -> str:
+def exponent(cell: StudyRow) -> str:
     """0.5, 1, auto"""
     return f"{cell['a']:g}" if isinstance(cell["a"], int | float) else str(cell["a"])
 
@@ -135,14 +135,14 @@ def table1(study: dict[str, Any], folder: Path) -> list[Row]:
     rows: list[Row] = []
     for (task, model, loss), group in groups([c for c in cells if c["loss"]], "task", "model", "loss").items():
         known = {seed for seed in (c["seed"] for c in group)}
-        methods: dict[str, list[Cell]] = {}
+        methods: dict[str, list[StudyRow]] = {}
         for cell in [*(c for c in backbones.get((task, model), []) if c["seed"] in known), *group]:
             methods.setdefault(name_of(cell), []).append(cell)
-        vanilla = by_seed(methods.get(METHODS["vanilla"], []), folder)
+        vanilla = by_seed(methods.get(METHODS["vanilla"].title, []), folder)
         for method, members in methods.items():
             ours = by_seed(members, folder)
-            gap, flips, shared = compared(ours, vanilla) if method != METHODS["vanilla"] else (None, math.nan, 0)
-            tested = gap is not None and method != METHODS["backbone"] and not math.isnan(gap.p)
+            gap, flips, shared = compared(ours, vanilla) if method != METHODS["vanilla"].title else (None, math.nan, 0)
+            tested = gap is not None and method != BACKBONE and not math.isnan(gap.p)
             paper = paper_accuracy(study, members[0], task, model, loss)
             values = [c["accuracy"] for c in done(members)]
             accuracy = over_seeds(list(ours.values())) if ours else Interval(math.nan, math.nan, math.nan)
@@ -150,7 +150,7 @@ def table1(study: dict[str, Any], folder: Path) -> list[Row]:
     return corrected(rows, [row.tested for row in rows])
 
 
-def points(shown: list[Cell], others: list[Cell], keys: tuple[str, ...], folder: Path) -> list[Point]:
+def points(shown: list[StudyRow], others: list[StudyRow], keys: tuple[str, ...], folder: Path) -> list[Point]:
     """The settings of a sweep's done cells in order of first appearance of their `keys`, Holm-corrected at once.
 
     others: done cells that each is compared with where their `keys`, SETTING and maybe more, are the same; one of
@@ -175,7 +175,7 @@ def corrected(rows: list[Compared], tested: list[bool]) -> list[Compared]:
     return rows
 
 
-def by_seed(cells: list[Cell], folder: Path) -> dict[Any, dict[str, bool]]:
+def by_seed(cells: list[StudyRow], folder: Path) -> dict[Any, dict[str, bool]]:
     """Verdicts of done cells by seed. Raises ValueError when two cells of one method have the same seed."""
     found: dict[Any, dict[str, bool]] = {}
     for cell in done(cells):
@@ -218,12 +218,12 @@ def compared(ours: dict[Any, dict[str, bool]], theirs: dict[Any, dict[str, bool]
     return Paired(float(d.mean()), low, high, p, math.inf), math.nan, 1
 
 
-def paper_accuracy(study: dict[str, Any], cell: Cell, task: str, model: str, loss: str) -> float | None:
+def paper_accuracy(study: dict[str, Any], cell: StudyRow, task: str, model: str, loss: str) -> float | None:
     """The paper's accuracy of a row, where the study file states it."""
     for row in study.get("paper") or []:
         same = (row.get("task"), row.get("model"), row.get("method")) == (task, model, cell["method"])
         if same and (row.get("loss") == loss or cell["method"] == "backbone"):
-            return row.get("accuracy")
+            return float(row["accuracy"])
     return None
 
 
@@ -238,34 +238,38 @@ def conclusion(row: Row, level: float = 0.05) -> str:
 
 
 def series(
-    cells: Iterable[Cell], x: str, label: Callable[[Cell], str], value: str = "accuracy", start: Interval | None = None
+    cells: Iterable[StudyRow],
+    x: str,
+    label: Callable[[StudyRow], str],
+    y: str = "accuracy",
+    start: Interval | None = None,
 ) -> list[Series]:
-    """A line per label: mean over seeds and 95 % t interval of `value` at each x (start: the value at x = 0).
+    """A line per label: mean over seeds and 95 % t interval of y at each x (start: the value at x = 0).
 
-    Raises ValueError where two cells of one seed would be one point's: a seed counts once.
+    Raises ValueError where two cells of one seed belong to one point: a seed counts once.
     """
-    lines: dict[str, dict[float, dict[Any, Cell]]] = {}
+    lines: dict[str, dict[float, dict[Any, StudyRow]]] = {}
     for cell in cells:
-        if value not in cell:
+        if value(cell, y) is None:
             continue
-        point = lines.setdefault(label(cell), {}).setdefault(float(cell[x]), {})
+        point = lines.setdefault(label(cell), {}).setdefault(float(value(cell, x)), {})
         if twin := point.get(cell["seed"]):
             raise ValueError(
-                f"study.json: {twin['id']!r} and {cell['id']!r} are both {label(cell)} at {x} = {cell[x]} of seed "
-                f"{cell['seed']} in one figure; give them experiments of their own"
+                f"study.json: {twin['id']!r} and {cell['id']!r} are both {label(cell)} at {x} = {value(cell, x)} of "
+                f"seed {cell['seed']} in one figure; give them experiments of their own"
             )
         point[cell["seed"]] = cell
-    found = []
+    drawn = []
     for name, points in lines.items():
         curve = {0.0: start} if start else {}
-        curve |= {k: significance.mean_interval([c[value] for c in points[k].values()]) for k in sorted(points)}
-        found.append(Series(name, list(curve), list(curve.values())))
-    return found
+        curve |= {k: significance.mean_interval([value(c, y) for c in points[k].values()]) for k in sorted(points)}
+        drawn.append(Series(name, list(curve), list(curve.values())))
+    return drawn
 
 
-def level(cells: Iterable[Cell], value: str = "accuracy") -> Interval | None:
+def level(cells: Iterable[StudyRow], y: str = "accuracy") -> Interval | None:
     """Mean over cells and its interval, if there are any."""
-    values = [c[value] for c in cells if value in c]
+    values = [value(c, y) for c in cells if value(c, y) is not None]
     return significance.mean_interval(values) if values else None
 
 

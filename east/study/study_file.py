@@ -1,32 +1,35 @@
-"""A study file, its cells and the command lines that make them: what is to be done, not how.
+"""A study file: named experiments, each a small grid, over tasks and seeds."""
 
-A study has named experiments, each a small grid, over tasks and seeds. A cell is one trained (or starting) model
-with its evaluation: a run file, overrides, a round. A seed varies sampling, the draw of examples and their order;
-the starting model, the questions and the test problems are a task's own.
-"""
-
-import itertools
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
 from east.run import config, validation, yaml_file
-from east.run.config import NAME, Config
-from east.run.launch import command
-from east.run.validation import Section
-from east.study.job_graph import Job
+from east.run.config import NAME
+from east.run.loss_table import LOSSES
+from east.run.validation import Section, one_of
+from east.weighting.weights import COMPARED
 
-Loss = Literal["sft", "dpo", "kto"]
-Method = Literal["vanilla", "lw_w", "lw_p", "east"]
-Strategy = Literal["entropy", "accuracy", "rejection"]
-BACKBONE = "backbone"
-SEEDED = ("sampling.seed", "examples.seed", "train.seed")
+BACKBONE = "backbone"  # the method of a starting model
+
+
+class Method(NamedTuple):
+    """A training method: its name in tables, and the settings that select it."""
+
+    title: str
+    settings: tuple[str, ...]
+
+
 METHODS = {
-    "vanilla": ["weighting.strategy=uniform"],
-    "lw_w": ["weighting.strategy=uniform", "loss.local_weight=lw_w"],
-    "lw_p": ["weighting.strategy=uniform", "loss.local_weight=lw_p"],
+    "vanilla": Method("vanilla", ("weighting.strategy=uniform",)),
+    "lw_w": Method("LW(W)", ("weighting.strategy=uniform", "loss.local_weight=lw_w")),
+    "lw_p": Method("LW(P)", ("weighting.strategy=uniform", "loss.local_weight=lw_p")),
+    "east": Method("EAST", ()),  # with a strategy and an exponent, see Experiment
 }
+LossName = Annotated[str, one_of(LOSSES)]
+MethodName = Annotated[str, one_of(METHODS)]
+Strategy = Annotated[str, one_of(COMPARED)]
 
 
 class StudyTask(Section):
@@ -34,37 +37,41 @@ class StudyTask(Section):
 
     task: str = Field(pattern=NAME, description="its name in tables")
     model: str = Field(pattern=NAME, description="the starting model's name in tables")
-    runs: dict[Loss, str] = Field(min_length=1, description="run file of each loss, beside the study file")
+    runs: dict[LossName, str] = Field(min_length=1, description="run file of each loss, relative to the study file")
     teach: str | None = Field(None, description="run file of an arithmetic backbone that is taught first")
-    a: float = Field(1.0, description="EAST's exponent where an experiment names none")
+    a: float = Field(1.0, description="EAST's exponent in experiments that name none")
     select: tuple[int, int] | None = Field(None, description="held-out train rows for choosing exponents")
     set: list[str] = Field([], description="overrides (section.key=value) of all its runs")
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """The name of its folder."""
         return f"{self.model}-{self.task}"
 
 
 class Experiment(Section):
-    """A grid: every combination of the lists. Methods without weights have no strategy and no exponent."""
+    """A grid: every combination of the lists. Only the method east has a strategy and an exponent."""
 
-    loss: list[Loss] = Field(["sft"], min_length=1, description="losses")
-    method: list[Method] = Field(["east"], min_length=1, description="vanilla, local weights, EAST")
-    strategy: list[Strategy] = Field(["entropy"], min_length=1, description="what EAST's weight is made from")
-    a: list[float | Literal["auto"]] = Field([], description="exponents; none: the task's")
-    n: list[int] = Field([], description="responses per question; none: the study's")
+    loss: list[LossName] = Field(["sft"], min_length=1, description="sft, dpo, kto")
+    method: list[MethodName] = Field(
+        ["east"], min_length=1, description="vanilla (equal weights), lw_w, lw_p (local weights), east"
+    )
+    strategy: list[Strategy] = Field(
+        ["entropy"], min_length=1, description="what EAST's weight is computed from: entropy, accuracy, rejection"
+    )
+    a: list[float | Literal["auto"]] = Field([], description="exponents; empty: the task's")
+    n: list[int] = Field([], description="responses per question; empty: the study's")
     rounds: int = Field(1, ge=1, description="T")
-    select: bool = Field(False, description="evaluate on the task's held-out train rows, too")
+    select: bool = Field(False, description="also evaluate on the task's held-out train rows")
 
 
 class PaperResult(Section):
-    """A number of the paper's tables, printed beside the study's."""
+    """A result of the paper's tables, printed next to the study's."""
 
     model: str = Field(pattern=NAME, description="as a task of the study names it")
     task: str = Field(pattern=NAME, description="as a task of the study names it")
-    loss: Loss | None = Field(None, description="none for a backbone")
-    method: Literal["backbone", "vanilla", "lw_w", "lw_p", "east"] = Field(description="what was trained")
+    loss: LossName | None = Field(None, description="none for a backbone")
+    method: Annotated[str, one_of((BACKBONE, *METHODS))] = Field(description="backbone, or what was trained")
     accuracy: float = Field(ge=0, le=1, description="a share, not per cent")
 
 
@@ -83,46 +90,8 @@ class Study(Section):
     paper: list[PaperResult] = Field([], description="the paper's numbers")
 
 
-class Cell(NamedTuple):
-    """One model and what it is evaluated on."""
-
-    task: StudyTask
-    seed: int
-    loss: Loss | None  # None: the starting model
-    method: str
-    strategy: str
-    a: float | str | None
-    n: int
-    round: int
-    experiments: tuple[str, ...]
-    select: bool
-
-    @property
-    def label(self) -> str:
-        """The trained model's name within its run."""
-        if self.loss is None:
-            return BACKBONE
-        weights = "" if self.a is None else f"-{self.strategy}-{self.a if self.a == 'auto' else format(self.a, 'g')}"
-        return f"{self.loss}-{self.method}{weights}"
-
-    @property
-    def place(self) -> str:
-        """Folder of its logs, unique within the study."""
-        return f"{self.task.name}/seed_{self.seed}/n{self.n}/round_{self.round}/{self.label}"
-
-    @property
-    def id(self) -> str:
-        """Unique within the study."""
-        return self.place.replace("/", "-").replace("seed_", "s").replace("round_", "r")
-
-    @property
-    def file(self) -> str:
-        """Its run file; of a starting model, any of its task's."""
-        return self.task.runs[self.loss] if self.loss else next(iter(self.task.runs.values()))
-
-
 def load(path: str, overrides: list[str]) -> Study:
-    """Read a study file; its run files stand beside it. Raises ValueError in one line, as run files do."""
+    """Read a study file; its run files are relative to it. Raises ValueError in one line, as for run files."""
     study = validation.validate(Study, yaml_file.read(path, overrides), path)
     beside = Path(path).parent
     tasks = [
@@ -136,7 +105,7 @@ def load(path: str, overrides: list[str]) -> Study:
     ]
     names = [task.name for task in tasks]
     if len(set(names)) < len(names) or len(set(study.seeds)) < len(study.seeds):
-        raise ValueError(f"{path}: the same model and task, or the same seed, stands twice; name each once")
+        raise ValueError(f"{path}: the same model and task, or the same seed, appears twice; name each once")
     for name, experiment in study.experiments.items():
         for task in tasks:
             if missing := set(experiment.loss) - set(task.runs):
@@ -152,8 +121,10 @@ def load(path: str, overrides: list[str]) -> Study:
 
 
 def check_held_out(task: StudyTask, path: str) -> None:
-    """Exponents are chosen on rows that nothing was taught or trained on. Raises ValueError where rows are missing or
-    trained."""
+    """Check that exponents are chosen on rows that nothing was taught or trained on.
+
+    Raises ValueError where the task names no such rows, or rows that are trained.
+    """
     if task.select is None:
         raise ValueError(f"{path}: {task.name} names no held-out train rows, which an experiment asks for; add select")
     trainings = [(file, task.set) for file in task.runs.values()]
@@ -166,114 +137,3 @@ def check_held_out(task: StudyTask, path: str) -> None:
                 f"{path}: {task.name} selects on train rows {task.select}, but {file} trains on {trained or 'all'}; "
                 'keep them apart, e.g. set: ["task.train_rows=[0,7000]"]'
             )
-
-
-def expand(study: Study) -> list[Cell]:
-    """Every cell once, with the names of the experiments that it belongs to."""
-    found: dict[str, Cell] = {}
-    for task, seed, (name, e) in itertools.product(study.tasks, study.seeds, study.experiments.items()):
-        cells = [Cell(task, seed, None, BACKBONE, "uniform", None, study.n, 1, (name,), e.select)]
-        for loss, method, n in itertools.product(e.loss, e.method, e.n or [study.n]):
-            weights = itertools.product(e.strategy, e.a or [task.a]) if method == "east" else [("uniform", None)]
-            for (strategy, a), number in itertools.product(weights, range(1, e.rounds + 1)):
-                cells.append(Cell(task, seed, loss, method, strategy, a, n, number, (name,), e.select))
-        for cell in cells:
-            twin = found.get(cell.id, cell)
-            names = dict.fromkeys((*twin.experiments, name))
-            found[cell.id] = cell._replace(experiments=tuple(names), select=cell.select or twin.select)
-    return list(found.values())
-
-
-def overrides(study: Study, cell: Cell) -> list[str]:
-    """What sets the cell's run apart from its run file. Round 1 shares a run folder, later rounds have their own."""
-    run = Path(study.folder, cell.task.name, f"seed_{cell.seed}", f"n{cell.n}")
-    found = [*cell.task.set, f"round={cell.round}", f"sampling.n={cell.n}", *(f"{key}={cell.seed}" for key in SEEDED)]
-    if cell.round > 1:
-        start = settings(study, before(cell)).folder_of("train") / "final"
-        found += [f"model.path={start}", "model.revision=null"]
-        run /= cell.label
-    found.append(f"run={run}")
-    if cell.loss is None:
-        return found
-    found += METHODS.get(cell.method, [f"weighting.strategy={cell.strategy}", f"weighting.a={cell.a}"])
-    if isinstance(cell.a, float) and cell.a < 0:
-        found.append("weighting.zero=drop")
-    return [*found, f"name={cell.label}"]
-
-
-def before(cell: Cell) -> Cell:
-    """The cell whose model this one starts from."""
-    return cell._replace(round=cell.round - 1)
-
-
-def settings(study: Study, cell: Cell, more: list[str] | None = None) -> Config:
-    """The cell's resolved run, `more` overrides on top. Raises ValueError where run file or value does not hold."""
-    return config.load(cell.file, overrides(study, cell) + (more or []))
-
-
-class Plan:
-    """The jobs of some cells in an order that respects their needs, each shared stage once."""
-
-    def __init__(self, study: Study, cells: list[Cell]):
-        self.study, self.jobs = study, dict[str, Job]()
-        self.last = {cell.id: self._evaluated(cell) for cell in cells}  # by cell: the jobs that end it
-
-    def needs(self, cell: Cell) -> set[str]:
-        """Names of all jobs behind a cell."""
-        found: set[str] = set()
-        todo = list(self.last[cell.id])
-        while todo:
-            name = todo.pop()
-            if name not in found:
-                found.add(name)
-                todo += self.jobs[name].after
-        return found
-
-    def _add(self, name: str, program: list[str], cell: Cell, *after: str, more: list[str] | None = None) -> str:
-        if name not in self.jobs:
-            line = [*program, "--config", cell.file, *overrides(self.study, cell), *(more or [])]
-            self.jobs[name] = Job(name, line, after)
-        return name
-
-    def _taught(self, task: StudyTask) -> tuple[str, ...]:
-        last: tuple[str, ...] = ()
-        for stage in ("tiny", "grade", "index", "weigh", "train") if task.teach else ():
-            name = f"{task.name}/{BACKBONE}/{stage}"
-            self.jobs.setdefault(name, Job(name, [*command(stage), "--config", str(task.teach)], last))
-            last = (name,)
-        return last
-
-    def _graded(self, cell: Cell) -> str:
-        folder = str(Path(cell.place).parent)
-        if cell.round == 1:  # smaller n reads the first responses of the same samples
-            whole = cell._replace(n=self.study.n)
-            stem = str(Path(whole.place).parent)
-            sampled = self._add(f"{stem}/sample", command("sample"), whole, *self._taught(cell.task))
-        else:
-            folder = cell.place
-            sampled = self._add(f"{folder}/sample", command("sample"), cell, self._trained(before(cell)))
-        return self._add(f"{folder}/grade", command("grade"), cell, sampled)
-
-    def _trained(self, cell: Cell) -> str:
-        found, graded = settings(self.study, cell), self._graded(cell)
-        stem = str(Path(graded).parent / str(cell.loss))
-        indexed = self._add(f"{stem}/index", command("index"), cell, graded)
-        needs = [self._add(f"{stem}/weigh-{found.weighting.slug}", command("weigh"), cell, indexed)]
-        if cell.loss != "sft":
-            needs.append(self._add(f"{stem}/reference", command("reference", found.rounds.launcher), cell, indexed))
-        return self._add(f"{cell.place}/train", command("train", found.rounds.launcher), cell, *needs)
-
-    def _evaluated(self, cell: Cell) -> list[str]:
-        base = ["--base"] if cell.loss is None else []
-        after = self._taught(cell.task) if base else (self._trained(cell),)
-        found = [self._add(f"{cell.place}/evaluate", command("evaluate"), cell, *after, more=base)]
-        if cell.select:
-            more = [*base, *selection(cell)]
-            found.append(self._add(f"{cell.place}/select", command("evaluate"), cell, *after, more=more))
-        return found
-
-
-def selection(cell: Cell) -> list[str]:
-    """Overrides that evaluate on the task's held-out train rows."""
-    assert cell.task.select is not None
-    return ["eval.split=train", "eval.rows=[{},{}]".format(*cell.task.select)]

@@ -52,6 +52,12 @@ def start() -> tuple[int, int, torch.device]:
     return dist.get_rank(), dist.get_world_size(), device
 
 
+def stop() -> None:
+    """Leave the process group: its threads, still there when the interpreter ends, sometimes abort the process."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def initialize(
     module: nn.Module,
     optimizer: torch.optim.Optimizer,

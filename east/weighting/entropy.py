@@ -11,6 +11,7 @@ answers met once or twice. With grading.missing="own" every missing answer is su
 """
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,7 +77,8 @@ def _unseen(a: float, n: int) -> float:
     return float((x**k / (n - 1 + k)).sum())
 
 
-ESTIMATORS: dict[str, Callable[[Sequence[int]], float]] = {
+Estimator = Literal["plugin", "miller_madow", "chao_shen", "chao_wang_jost"]
+ESTIMATORS: dict[Estimator, Callable[[Sequence[int]], float]] = {
     "plugin": plugin,
     "miller_madow": miller_madow,
     "chao_shen": chao_shen,

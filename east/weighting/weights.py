@@ -1,37 +1,39 @@
 """Values to weights, numpy only: entropy, accuracy, rejection; mappings with mean one (paper Eq. 3, 4, 6)."""
 
-from collections.abc import Sequence
-from typing import Any
+import collections.abc
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from east.weighting.entropy import ESTIMATORS
+from east.weighting.entropy import ESTIMATORS, Estimator
 
 Array = NDArray[np.float64]
+Graded = collections.abc.Mapping[str, Any]
+Strategy = Literal["uniform", "entropy", "accuracy", "accuracy_rate", "rejection"]
+Mapping = Literal["mean", "linear", "power"]
+# The strategies that the paper's Figure 5 and reports compare
+COMPARED: tuple[Strategy, ...] = ("entropy", "accuracy", "rejection")
 LARGEST_EXPONENT = 10.0  # of auto_exponent; above it a sampling error of 7 % in a value doubles its weight
 
 
-def question_values(strategy: str, questions: Sequence[dict[str, Any]], estimator: str = "plugin") -> Array:
+def question_values(strategy: Strategy, questions: Sequence[Graded], estimator: Estimator = "plugin") -> Array:
     """The quantity that a strategy weighs by, one per graded question, float64.
 
     `entropy` h, by one of entropy.ESTIMATORS from the sizes of the question's clusters; `accuracy` 1 - A;
     `accuracy_rate` A (the authors' release for DPO); `rejection` R, the share of all responses in the largest
     wrong cluster; `uniform` 1. Every question is taken at its own number of responses.
+    questions: graded rows, of which clusters (with count), accuracy and rejection are read.
     """
-    value = {
+    value: dict[Strategy, Callable[[Graded], float]] = {
         "uniform": lambda q: 1.0,
         "entropy": lambda q: ESTIMATORS[estimator]([cluster["count"] for cluster in q["clusters"]]),
         "accuracy": lambda q: 1.0 - q["accuracy"],
         "accuracy_rate": lambda q: q["accuracy"],
         "rejection": lambda q: q["rejection"],
-    }[strategy]
-    return np.array([value(q) for q in questions], dtype=np.float64)
-
-
-def mean_mapping(values: Array) -> Array:
-    """Eq. 3: v / mean(v). Raises ValueError when every value is zero."""
-    return power_mapping(values, 1.0)
+    }
+    return np.array([value[strategy](q) for q in questions], dtype=np.float64)
 
 
 def linear_mapping(values: Array, spread: float) -> Array:
@@ -115,7 +117,7 @@ def effective_sample_size(weights: Array) -> float:
 
 
 def example_weights(
-    values: Array, *, strategy: str, mapping: str, a: float, spread: float | None, zero: str
+    values: Array, *, strategy: Strategy, mapping: Mapping, a: float, spread: float | None, zero: str
 ) -> tuple[Array, NDArray[np.bool_]]:
     """Weights of the trained examples: (weights [N] with mean 1 over the kept ones, kept [N]).
 

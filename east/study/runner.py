@@ -1,0 +1,125 @@
+"""Make the cells of a study side by side: `east study`.
+
+Everything is an ordinary run in <folder>/<model>-<task>/seed_<s>/n<n>/. A stopped study goes on where it was; a failed
+cell is shown with its error, stops no other, and is tried again by the next start.
+"""
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import filelock
+from tqdm import tqdm
+
+from east.run import files
+from east.study import job_graph
+from east.study.ledger import Ledger
+from east.study.plan import Cell, Plan, expand, settings
+from east.study.study_file import Study
+
+
+def run(study: Study) -> None:
+    """Make every cell that is not done. Raises ValueError when cells failed, with the first error."""
+    folder = Path(study.folder)
+    warm = prepare(study)
+    with locked(folder), interruptible():
+        ledger = Ledger(study, expand(study))
+        plan = Plan(study, ledger.waiting())
+        for cell in ledger.waiting():
+            link_samples(study, cell)
+        needs = {cell.id: plan.needs(cell) for cell in ledger.waiting()}
+        with tqdm(total=len(ledger.rows), initial=len(ledger.rows) - len(needs), desc=study.name, unit="cell") as bar:
+
+            def report(name: str, end: job_graph.End | None) -> None:
+                for identity in [i for i, names in needs.items() if name in names]:
+                    if end is None:
+                        ledger.started(identity, name)
+                    elif end.error is not None:
+                        del needs[identity]
+                        ledger.failed(identity, f"{name}: {end.error}")
+                    else:
+                        needs[identity].remove(name)
+                        ledger.spent(identity, name, end.seconds)
+                        if not needs[identity]:
+                            del needs[identity]
+                            ledger.done(identity)
+                    bar.update(int(end is not None and identity not in needs))
+                if end is not None and end.error is not None:
+                    bar.write(f"failed: {name}: {end.error}")
+
+            try:
+                job_graph.run(list(plan.jobs.values()), slots(study), warm, folder / "logs", report)
+            finally:
+                ledger.stopped()
+    failed = [row for row in ledger.rows.values() if row["status"] == "failed"]
+    print(f"study: {folder / 'study.json'}\n    cells: {len(ledger.rows)}\n    failed: {len(failed)}")
+    if failed:
+        raise ValueError(
+            f"{len(failed)} of {len(ledger.rows)} cells failed, the first in {failed[0]['error']} (its log is in "
+            f"{folder / 'logs'}); fix it, then the same command tries them again"
+        )
+
+
+def prepare(study: Study) -> bool:
+    """Make the folder and set what every job inherits; True where jobs may be forks of one warm process.
+
+    vLLM is never forked: it must not share a process with DeepSpeed.
+    """
+    with files.disk_errors(Path(study.folder)):
+        Path(study.folder).mkdir(parents=True, exist_ok=True)
+    if study.device == "gpu":
+        return False
+    os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return all(settings(study, cell).sampling.engine == "transformers" for cell in expand(study))
+
+
+def slots(study: Study) -> list[dict[str, str]]:
+    """The environment of each of the jobs that run at once: on GPUs, which one it sees."""
+    if study.device == "cpu":
+        return [{} for _ in range(study.parallel)]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(study.parallel)))
+    devices = visible.split(",")
+    if len(devices) < study.parallel:
+        raise ValueError(f"parallel: found {study.parallel}, but CUDA_VISIBLE_DEVICES={visible}; one GPU per job")
+    return [{"CUDA_VISIBLE_DEVICES": device} for device in devices[: study.parallel]]
+
+
+def link_samples(study: Study, cell: Cell) -> None:
+    """A smaller n is a view of the study's samples: `grade` reads the first n of each question."""
+    whole = settings(study, cell._replace(n=study.n, round=1)).folder_of("samples")
+    view = settings(study, cell._replace(round=1)).folder_of("samples")
+    if cell.n < study.n and not view.is_symlink():
+        if view.exists():
+            raise ValueError(
+                f"{view}: found responses drawn for n = {cell.n}, expected a view of those for n = {study.n}, which "
+                f"this study asks for; keep that n, choose another folder, or delete {view.parent.parent} with its runs"
+            )
+        view.parent.mkdir(parents=True, exist_ok=True)
+        view.symlink_to(os.path.relpath(whole, view.parent))
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """One study at a time in a folder. Raises ValueError when another process has it."""
+    try:
+        with filelock.FileLock(folder / ".lock", blocking=False):
+            yield
+    except filelock.Timeout:
+        raise ValueError(f"{folder}: another `east study` is running in it; wait for it or stop it") from None
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGTERM stops a study as Ctrl-C does: running stages are told to end, and the next start goes on."""
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -153,7 +153,7 @@ def test_weigh_with_auto_and_an_estimator_records_the_exponent(tiny_model, tmp_p
         made = folder_of("weights", found.folder_of("weights")).open()
         assert found.label in ("sft-entropy-power-auto-0.7", "sft-entropy-chao_wang_jost-power-auto-0.7")
         assert made.summary["effective_share"] == pytest.approx(0.7, abs=1e-9) and 0 < made.summary["a"] < 10
-        assert f"    a: {made.summary['a']:.4g}\n" in capsys.readouterr().out
+        assert f"a = {made.summary['a']:.4g}, " in capsys.readouterr().out
         fixed = config.parse(settings(tmp_path, tiny_model, weighting={**change, "a": made.summary["a"]}))
         stages.run("weigh", fixed)
         columns = [np.load(c.folder_of("weights") / "weights.npy") for c in (found, fixed)]

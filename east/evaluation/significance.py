@@ -55,12 +55,12 @@ def mcnemar(gained: int, lost: int) -> float:
     return float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 
-def paired_bootstrap(ours: Any, theirs: Any, seed: int = 0) -> tuple[float, float]:
+def paired_bootstrap(verdicts: Any, baseline: Any, seed: int = 0) -> tuple[float, float]:
     """95 % percentile interval of the difference of accuracies, questions drawn with replacement.
 
     A resample's difference is (gains - losses) / n, and its counts of gains and losses are multinomial.
     """
-    difference = np.asarray(ours, dtype=float) - np.asarray(theirs, dtype=float)
+    difference = np.asarray(verdicts, dtype=float) - np.asarray(baseline, dtype=float)
     n = len(difference)
     shares = [float((difference > 0).mean()), float((difference < 0).mean())]
     draws = np.random.default_rng(seed).multinomial(n, [*shares, max(0.0, 1 - sum(shares))], size=RESAMPLES)
@@ -89,8 +89,8 @@ def crossed(differences: ArrayLike) -> Paired:
     questions are both taken as draws, as readers and cases are in studies of diagnosis: the variance of the mean
     is (MS_s + max(MS_q - MS_sq, 0)) / (S Q) from the two-way table's mean squares, with the degrees of freedom of
     Hillis (2007, Statistics in Medicine 26:596, Eq. for F_DBM): (MS_s + max(MS_q - MS_sq, 0))^2 / (MS_s^2 / (S - 1)).
-    Where all seeds have the same mean, MS_s = 0 says that their spread is too small to be seen, not that there is
-    none: MS_sq, what MS_s would be without any effect of seeds, stands in for it, with S - 1 degrees of freedom.
+    Where all seeds have the same mean, MS_s = 0 means that their spread is too small to be seen, not that there is
+    none: it is replaced by MS_sq, its expectation without any effect of seeds, with S - 1 degrees of freedom.
     Where no verdict differs from any other there is nothing to estimate an error from: all but the mean is nan.
     Pooling all S Q verdicts (one McNemar test) would count a question as S new ones and is not used.
     """

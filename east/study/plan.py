@@ -58,7 +58,7 @@ class Cell(NamedTuple):
 
 def expand(study: Study) -> list[Cell]:
     """Every cell once, with the names of the experiments that it belongs to."""
-    found: dict[str, Cell] = {}
+    cells_by_id: dict[str, Cell] = {}
     for task, seed, (name, e) in itertools.product(study.tasks, study.seeds, study.experiments.items()):
         cells = [Cell(task, seed, None, BACKBONE, "uniform", None, study.n, 1, (name,), e.select)]
         for loss, method, n in itertools.product(e.loss, e.method, e.n or [study.n]):
@@ -66,30 +66,30 @@ def expand(study: Study) -> list[Cell]:
             for (strategy, a), number in itertools.product(weights, range(1, e.rounds + 1)):
                 cells.append(Cell(task, seed, loss, method, strategy, a, n, number, (name,), e.select))
         for cell in cells:
-            twin = found.get(cell.id, cell)
+            twin = cells_by_id.get(cell.id, cell)
             names = dict.fromkeys((*twin.experiments, name))
-            found[cell.id] = cell._replace(experiments=tuple(names), select=cell.select or twin.select)
-    return list(found.values())
+            cells_by_id[cell.id] = cell._replace(experiments=tuple(names), select=cell.select or twin.select)
+    return list(cells_by_id.values())
 
 
 def overrides(study: Study, cell: Cell) -> list[str]:
-    """What sets the cell's run apart from its run file. Round 1 shares a run folder, later rounds have their own."""
+    """What makes the cell's run of its run file. Cells share a run folder in round 1, later rounds have their own."""
     run = Path(study.folder, cell.task.name, f"seed_{cell.seed}", f"n{cell.n}")
-    found = [*cell.task.set, f"round={cell.round}", f"sampling.n={cell.n}", *(f"{key}={cell.seed}" for key in SEEDED)]
+    changes = [*cell.task.set, f"round={cell.round}", f"sampling.n={cell.n}", *(f"{key}={cell.seed}" for key in SEEDED)]
     if cell.round > 1:
         start = settings(study, before(cell)).folder_of("train") / "final"
-        found += [f"model.path={start}", "model.revision=null"]
+        changes += [f"model.path={start}", "model.revision=null"]
         run /= cell.label
-    found.append(f"run={run}")
+    changes.append(f"run={run}")
     if cell.loss is None:
-        return found
+        return changes
     if cell.a is None:
-        found += METHODS[cell.method].settings
+        changes += METHODS[cell.method].settings
     else:
-        found += [f"weighting.strategy={cell.strategy}", f"weighting.a={cell.a}"]
+        changes += [f"weighting.strategy={cell.strategy}", f"weighting.a={cell.a}"]
     if isinstance(cell.a, float) and cell.a < 0:
-        found.append("weighting.zero=drop")
-    return [*found, f"name={cell.label}"]
+        changes.append("weighting.zero=drop")
+    return [*changes, f"name={cell.label}"]
 
 
 def before(cell: Cell) -> Cell:
@@ -98,7 +98,7 @@ def before(cell: Cell) -> Cell:
 
 
 def settings(study: Study, cell: Cell, more: list[str] | None = None) -> Config:
-    """The cell's resolved run, `more` overrides on top. Raises ValueError where run file or value does not hold."""
+    """The cell's resolved run, `more` overrides on top. Raises ValueError for a bad run file or value."""
     return config.load(cell.file, overrides(study, cell) + (more or []))
 
 
@@ -111,14 +111,14 @@ class Plan:
 
     def needs(self, cell: Cell) -> set[str]:
         """Names of all jobs behind a cell."""
-        found: set[str] = set()
+        names: set[str] = set()
         todo = list(self.last[cell.id])
         while todo:
             name = todo.pop()
-            if name not in found:
-                found.add(name)
+            if name not in names:
+                names.add(name)
                 todo += self.jobs[name].after
-        return found
+        return names
 
     def _add(self, name: str, program: list[str], cell: Cell, *after: str, more: list[str] | None = None) -> str:
         if name not in self.jobs:
@@ -146,22 +146,22 @@ class Plan:
         return self._add(f"{folder}/grade", command("grade"), cell, sampled)
 
     def _trained(self, cell: Cell) -> str:
-        found, graded = settings(self.study, cell), self._graded(cell)
+        run, graded = settings(self.study, cell), self._graded(cell)
         stem = str(Path(graded).parent / str(cell.loss))
         indexed = self._add(f"{stem}/index", command("index"), cell, graded)
-        needs = [self._add(f"{stem}/weigh-{found.weighting.slug}", command("weigh"), cell, indexed)]
+        needs = [self._add(f"{stem}/weigh-{run.weighting.slug}", command("weigh"), cell, indexed)]
         if LOSSES[str(cell.loss)].needs_reference:
-            needs.append(self._add(f"{stem}/reference", command("reference", found.rounds.launcher), cell, indexed))
-        return self._add(f"{cell.place}/train", command("train", found.rounds.launcher), cell, *needs)
+            needs.append(self._add(f"{stem}/reference", command("reference", run.rounds.launcher), cell, indexed))
+        return self._add(f"{cell.place}/train", command("train", run.rounds.launcher), cell, *needs)
 
     def _evaluated(self, cell: Cell) -> list[str]:
         base = ["--base"] if cell.loss is None else []
         after = self._taught(cell.task) if base else (self._trained(cell),)
-        found = [self._add(f"{cell.place}/evaluate", command("evaluate"), cell, *after, more=base)]
+        jobs = [self._add(f"{cell.place}/evaluate", command("evaluate"), cell, *after, more=base)]
         if cell.select:
             more = [*base, *selection(cell)]
-            found.append(self._add(f"{cell.place}/select", command("evaluate"), cell, *after, more=more))
-        return found
+            jobs.append(self._add(f"{cell.place}/select", command("evaluate"), cell, *after, more=more))
+        return jobs
 
 
 def selection(cell: Cell) -> list[str]:

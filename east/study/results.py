@@ -1,4 +1,4 @@
-"""A study's cells compared: Table 1 and the curves of Figures 3 to 5, from study.json and the results it names."""
+"""The results of a study: Table 1 and the curves of Figures 3 to 5, from study.json and the folders it names."""
 
 import json
 import math
@@ -15,13 +15,13 @@ from east.study.rows import StudyRow, value
 from east.study.study_file import BACKBONE, METHODS
 
 FILE = "study.json"
-SETTING = ("task", "model", "loss", "n", "round")  # what a cell shares with those it is compared with
+SETTING = ("task", "model", "loss", "n", "round")  # the keys whose values compared cells share
 FIELDS = ("id", "task", "model", "seed", "loss", "method", "strategy", "a", "n", "round", "in", "status", "eval")
 
 
 class Row(NamedTuple):
-    """One line of Table 1. accuracies: empty where no cell is done; accuracy: nan then. gap: against vanilla (None for
-    vanilla itself and where there is nothing to compare); paper: the paper's accuracy.
+    """One line of Table 1. accuracies: empty where no cell is done; accuracy: nan then. gap: this method minus vanilla
+    (None for vanilla itself and where there is nothing to compare). paper: the paper's accuracy.
     """
 
     task: str
@@ -39,8 +39,8 @@ class Row(NamedTuple):
 
 
 class Point(NamedTuple):
-    """One setting of a sweep over seeds. gap: from what it is compared with, None where there is nothing. holm: over
-    the points it was made with, nan where nothing was tested.
+    """One setting of a sweep, over seeds. gap: this setting minus its baseline, None where there is none. holm: Holm's
+    p over the points of the same sweep, nan where nothing was tested.
     """
 
     cell: StudyRow  # the first seed's
@@ -55,11 +55,11 @@ Compared = TypeVar("Compared", Row, Point)
 def read(folder: Path) -> dict[str, Any]:
     """study.json, each done cell with its `accuracy` (and `selected`, on held-out rows, where it has one).
 
-    Raises ValueError for a missing or broken file, a cell without a field, or a result that is not there.
+    Raises ValueError for a missing or broken file, a cell without a field, or a missing result.
     """
     path = folder / FILE
     if not path.exists():
-        raise ValueError(f"{path}: no such file; run `python -m east study --config X` first, or mend --study")
+        raise ValueError(f"{path}: no such file; run `python -m east study --config X` first, or correct --study")
     try:
         study: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         cells = study["cells"]
@@ -93,7 +93,7 @@ def verdicts(folder: Path, cell: StudyRow) -> dict[str, bool]:
 
 
 def done(cells: Iterable[StudyRow], kind: str | None = None) -> list[StudyRow]:
-    """Cells that ended well, of one table or figure if `kind` is given."""
+    """Finished cells, of one table or figure if `kind` is given."""
     return [c for c in cells if c["status"] == "done" and (kind is None or kind in c["in"])]
 
 
@@ -125,10 +125,10 @@ def exponent(cell: StudyRow) -> str:
 
 
 def table1(study: dict[str, Any], folder: Path) -> list[Row]:
-    """Every method of every task, model and loss, each compared with vanilla seed by seed, Holm-corrected at once.
+    """Every method of every task, model and loss, each compared with vanilla seed by seed, with Holm's p over all.
 
-    A method whose cells wait or failed has its row, too: what the paper found stands there until there is more.
-    Raises ValueError where seeds answered different questions, or a method stands twice under one seed.
+    A method without a finished cell has a row, too, with the paper's result alone. Raises ValueError where seeds
+    answered different questions, or a method has two cells of one seed.
     """
     cells = [c for c in study["cells"] if "table1" in c["in"]]
     backbones = groups([c for c in cells if c["loss"] is None], "task", "model")
@@ -140,54 +140,55 @@ def table1(study: dict[str, Any], folder: Path) -> list[Row]:
             methods.setdefault(name_of(cell), []).append(cell)
         vanilla = by_seed(methods.get(METHODS["vanilla"].title, []), folder)
         for method, members in methods.items():
-            ours = by_seed(members, folder)
-            gap, flips, shared = compared(ours, vanilla) if method != METHODS["vanilla"].title else (None, math.nan, 0)
+            results = by_seed(members, folder)
+            is_vanilla = method == METHODS["vanilla"].title
+            gap, flips, shared = (None, math.nan, 0) if is_vanilla else compared(results, vanilla)
             tested = gap is not None and method != BACKBONE and not math.isnan(gap.p)
             paper = paper_accuracy(study, members[0], task, model, loss)
             values = [c["accuracy"] for c in done(members)]
-            accuracy = over_seeds(list(ours.values())) if ours else Interval(math.nan, math.nan, math.nan)
+            accuracy = over_seeds(list(results.values())) if results else Interval(math.nan, math.nan, math.nan)
             rows.append(Row(task, model, loss, method, values, accuracy, gap, shared, flips, tested, math.nan, paper))
     return corrected(rows, [row.tested for row in rows])
 
 
 def points(shown: list[StudyRow], others: list[StudyRow], keys: tuple[str, ...], folder: Path) -> list[Point]:
-    """The settings of a sweep's done cells in order of first appearance of their `keys`, Holm-corrected at once.
+    """The settings of a sweep's finished cells, in order of first appearance of their `keys`, with Holm's p over all.
 
-    others: done cells that each is compared with where their `keys`, SETTING and maybe more, are the same; one of
-    them is not with itself. Raises ValueError as `table1` does.
+    others: finished cells to compare with, matched on `keys` (SETTING and maybe more); a cell is never compared with
+    itself. Raises ValueError as `table1` does.
     """
-    found = []
+    sweep = []
     for alike in groups(shown, *keys).values():
-        beside = like(others, alike[0], keys)
-        theirs = by_seed(beside, folder)
+        baselines = like(others, alike[0], keys)
+        baseline = by_seed(baselines, folder)
         for group in groups(alike, "method", "strategy", "a").values():
-            ours = by_seed(group, folder)
-            gap = None if group[0] in beside else compared(ours, theirs)[0]
-            found.append(Point(group[0], over_seeds(list(ours.values())), gap, math.nan))
-    return corrected(found, [point.gap is not None and not math.isnan(point.gap.p) for point in found])
+            results = by_seed(group, folder)
+            gap = None if group[0] in baselines else compared(results, baseline)[0]
+            sweep.append(Point(group[0], over_seeds(list(results.values())), gap, math.nan))
+    return corrected(sweep, [point.gap is not None and not math.isnan(point.gap.p) for point in sweep])
 
 
 def corrected(rows: list[Compared], tested: list[bool]) -> list[Compared]:
     """The rows with Holm's p over those that are tested."""
-    family = [k for k, of_it in enumerate(tested) if of_it]
+    family = [k for k, is_tested in enumerate(tested) if is_tested]
     for k, p in zip(family, significance.holm([g.p for k in family if (g := rows[k].gap)]), strict=True):
         rows[k] = rows[k]._replace(holm=p)
     return rows
 
 
 def by_seed(cells: list[StudyRow], folder: Path) -> dict[Any, dict[str, bool]]:
-    """Verdicts of done cells by seed. Raises ValueError when two cells of one method have the same seed."""
-    found: dict[Any, dict[str, bool]] = {}
+    """Verdicts of finished cells by seed. Raises ValueError when two cells of one method have the same seed."""
+    tables: dict[Any, dict[str, bool]] = {}
     for cell in done(cells):
-        if cell["seed"] in found:
+        if cell["seed"] in tables:
             raise ValueError(f"study.json: {name_of(cell)} of {cell['id']!r} has seed {cell['seed']} twice; keep one")
-        found[cell["seed"]] = verdicts(folder, cell)
-    return found
+        tables[cell["seed"]] = verdicts(folder, cell)
+    return tables
 
 
 def over_seeds(tables: list[dict[str, bool]]) -> Interval:
-    """Mean accuracy and what other seeds would give on the same questions; where there is one model alone (one seed,
-    or a backbone that all seeds share) Wilson's interval: what it would give on other questions.
+    """Mean accuracy with its interval for other seeds on the same questions; where there is only one model (one seed,
+    or a backbone that all seeds share) with Wilson's interval, for other questions.
     """
     if any(table != tables[0] for table in tables):
         return significance.mean_interval([sum(table.values()) / len(table) for table in tables])
@@ -195,21 +196,23 @@ def over_seeds(tables: list[dict[str, bool]]) -> Interval:
     return Interval(correct / n, *significance.wilson(correct, n))
 
 
-def compared(ours: dict[Any, dict[str, bool]], theirs: dict[Any, dict[str, bool]]) -> tuple[Paired | None, float, int]:
-    """(difference, sign-flip p, seeds) over the seeds that both sides have: crossed seeds and questions, or for one
-    seed McNemar's test with the bootstrap's interval, which let only the questions vary.
+def compared(
+    results: dict[Any, dict[str, bool]], baseline: dict[Any, dict[str, bool]]
+) -> tuple[Paired | None, float, int]:
+    """(difference, sign-flip p, seeds) over the seeds that both have: with crossed seeds and questions, or for one seed
+    with McNemar's test and the bootstrap's interval, which let only the questions vary.
     """
-    seeds = [s for s in ours if s in theirs]
+    seeds = [seed for seed in results if seed in baseline]
     if not seeds:
         return None, math.nan, 0
-    questions = list(ours[seeds[0]])
-    for table in (*(ours[s] for s in seeds), *(theirs[s] for s in seeds)):
-        if table.keys() != ours[seeds[0]].keys():
+    questions = list(results[seeds[0]])
+    for table in (*(results[s] for s in seeds), *(baseline[s] for s in seeds)):
+        if table.keys() != results[seeds[0]].keys():
             raise ValueError(
                 f"seeds answered different test questions ({len(questions)} and {len(table)}); a paired test needs "
                 "the same rows for every seed: evaluate all on the same task.test_rows"
             )
-    d = np.array([[float(ours[s][q]) - theirs[s][q] for q in questions] for s in seeds])
+    d = np.array([[float(results[s][q]) - baseline[s][q] for q in questions] for s in seeds])
     if len(seeds) > 1:
         few = len(seeds) <= significance.MOST_FLIPPED
         return significance.crossed(d), significance.sign_flip(d.mean(axis=1).tolist()) if few else math.nan, len(seeds)
@@ -228,7 +231,7 @@ def paper_accuracy(study: dict[str, Any], cell: StudyRow, task: str, model: str,
 
 
 def conclusion(row: Row, level: float = 0.05) -> str:
-    """What a comparison with vanilla carries, and no more."""
+    """What a comparison with vanilla shows, in words."""
     if not row.tested:
         return ""
     assert row.gap is not None

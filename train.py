@@ -1,7 +1,7 @@
 """Train on weighted examples: `deepspeed train.py --config X`, or `python train.py --config X` on one process.
 
 Reads dataset/, weights/ and (DPO, KTO) reference/ of the run; writes train/<name>/ with config.yaml,
-metrics.jsonl, checkpoint/ and final/, a Hugging Face folder. Started again after a crash, it goes on.
+metrics.jsonl, checkpoint/ and final/, a Hugging Face folder. After a crash the same command continues.
 
 The loss of a step is (1/B) sum_i w_i L_i over the B examples of one optimizer step, however they are distributed
 over ranks, micro-batches and packed rows.
@@ -66,7 +66,7 @@ def train(config: Config) -> None:
             if micro.real:
                 sums.add({"loss": loss.detach(), "tokens": torch.tensor(len(micro.batch.input_ids)), **logged})
 
-        # 3. Sums over ranks; nothing that is not finite goes further
+        # 3. Sums over ranks; refuse what is not finite
         summed, stop = sums.reduce(deepspeed_engine.reduce_sum, stopping())
         if not math.isfinite(summed["loss"]):
             what = f"step {step.number}: the loss is {summed['loss']}; no update was made"

@@ -1,7 +1,7 @@
 """The outer loop of Algorithm 1: sample, grade, index, weigh, score, train, evaluate, T times, each a subprocess.
 
 Round t starts from the model that round t - 1 trained. A stage that is complete and unchanged skips itself, so
-a killed run goes on where it was.
+a killed run continues where it was.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Many runs side by side: the experiments of a study file over its tasks and seeds; --config names the study file.
 
-Stopped or killed, the same command goes on.
+After a stop or a kill the same command continues.
 """
 
 import argparse

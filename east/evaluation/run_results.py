@@ -9,19 +9,19 @@ from east.run import artifacts, pipeline
 
 def results(folder: Path) -> list[dict[str, Any]]:
     """results.json of every evaluation in an eval folder: the starting model first, then by name."""
-    found = []
+    rows = []
     for path in sorted(folder.glob("*/results.json")):
         try:
             result = json.loads(path.read_text())
         except json.JSONDecodeError:
             raise ValueError(f"{path}: not JSON; delete it and run `python -m east evaluate` again") from None
         result["stale"] = stale(result, path.parent)
-        found.append(result)
+        rows.append(result)
 
     def place(result: dict[str, Any]) -> tuple[bool, bool, str]:
         return result["name"] != "base", result.get("against", {}).get("name") != "base", result["name"]
 
-    return sorted(found, key=place)
+    return sorted(rows, key=place)
 
 
 def stale(result: dict[str, Any], folder: Path) -> bool:

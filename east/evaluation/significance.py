@@ -26,7 +26,7 @@ class Interval(NamedTuple):
 
 
 class Series(NamedTuple):
-    """A line of a figure: y[i] is the mean and interval at x[i]. marked: x holds all that was measured."""
+    """A line of a figure: y[i] is the mean and interval at x[i]. marked: x are the points that were measured."""
 
     label: str
     x: list[float]
@@ -115,7 +115,7 @@ def crossed(differences: ArrayLike) -> Paired:
 def sign_flip(differences: Sequence[float]) -> float:
     """Exact two-sided sign-flip p over seeds: under no difference each seed's sign is a fair coin.
 
-    No assumption beside that, and no less than 2 / 2^S: 0.0625 for five seeds. Raises ValueError for over 16.
+    No other assumption; p is at least 2 / 2^S: 0.0625 for five seeds. Raises ValueError for over 16.
     """
     d = np.asarray(differences, dtype=np.float64)
     if d.size > MOST_FLIPPED:

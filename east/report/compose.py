@@ -19,14 +19,14 @@ def report_run(config: Config) -> None:
     graded = folder / "graded"
     has_questions = pipeline.at("graded", graded).exists()
     if not rows and not has_questions:
-        raise ValueError(f"{folder} holds no results; run `{pipeline.COMMANDS['evaluation']}`")
+        raise ValueError(f"{folder} has no results; run `{pipeline.COMMANDS['evaluation']}`")
     text = [] if rows else ["Nothing has been evaluated yet."]
     sections = [Section("Results", text, [run_table.table(rows)] if rows else [])]
     sets = []
     if has_questions:
         main = config.folder_of("weights")
-        made = (path.parent for path in (folder / "weights").glob("*/*/manifest.json"))
-        columns = sorted(made, key=lambda each: (each != main, each))
+        complete = (path.parent for path in (folder / "weights").glob("*/*/manifest.json"))
+        columns = sorted(complete, key=lambda each: (each != main, each))
         sections += weight_figures.sections({config.run: [(columns, graded)]}, folder / "figures")
         drawn = folder / "samples" if pipeline.at("samples", folder / "samples").exists() else None
         sets = [packed(config.run, graded, drawn, columns, explorer.BUDGET)]
@@ -69,8 +69,8 @@ def folders(folder: Path, group: list[StudyRow], like: StudyRow) -> list[Path]:
 
 def packed(name: str, graded: Path, drawn: Path | None, columns: list[Path], budget: int) -> QuestionSet:
     """The explorer of a graded folder."""
-    found, pair = weights_by_question.with_pair(columns, weights_by_question.graded_rows(graded))
-    return explorer.question_set(name, graded, drawn, found, pair, budget)
+    weighed, pair = weights_by_question.with_pair(columns, weights_by_question.graded_rows(graded))
+    return explorer.question_set(name, graded, drawn, weighed, pair, budget)
 
 
 def write(title: str, sections: list[Section], sets: list[QuestionSet], folder: Path) -> None:

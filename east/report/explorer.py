@@ -1,6 +1,6 @@
-"""What the page's explorer of questions holds: an index of all of them, and their responses in trimmed chunks.
+"""The data of the page's question explorer: an index of all questions, and their responses in trimmed chunks.
 
-A page must open in seconds at a million responses, so it carries a sample of them: round after round each cluster
+A page must open in seconds at a million responses, so it has a sample of them: round after round each cluster
 of a question, largest first, adds its next response until PER_CLUSTER rounds are over or the question's share of
 BUDGET characters is spent. What was left out is counted.
 """
@@ -109,16 +109,16 @@ def _detail(row: dict[str, Any], texts: list[str], asked: str, share: int, trimm
 
 def _chosen(members: list[list[int]], texts: list[str], share: int) -> list[list[int]]:
     """Positions of the responses shown per cluster: round robin, until the share of characters is spent."""
-    found: list[list[int]] = [[] for _ in members]
+    chosen: list[list[int]] = [[] for _ in members]
     for turn in range(PER_CLUSTER):
-        for kept, positions in zip(found, members, strict=True):
+        for kept, positions in zip(chosen, members, strict=True):
             if turn < len(positions):
                 size = min(len(texts[positions[turn]]), CHARACTERS)
                 if size > share:
-                    return found
+                    return chosen
                 share -= size
                 kept.append(positions[turn])
-    return found
+    return chosen
 
 
 def _clip(text: str | None, most: int) -> str | None:
@@ -126,7 +126,7 @@ def _clip(text: str | None, most: int) -> str | None:
 
 
 def _halves(text: str) -> list[Any]:
-    """[text], or [first half, characters left out, last half]: what a response concludes stands at its end."""
+    """[text], or [first half, characters left out, last half]: the conclusion of a response is at its end."""
     if len(text) <= CHARACTERS:
         return [text]
     half = CHARACTERS // 2

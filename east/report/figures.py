@@ -1,7 +1,7 @@
 """Figures: curves with 95 % intervals and histograms, as PNG and SVG. The one owner of matplotlib.
 
-Colours are Okabe and Ito's, which colour-blind readers tell apart; every series also has a marker and a dash of its
-own, so that a figure survives a grey printer.
+Colours are Okabe and Ito's, which colour-blind readers can distinguish; every series also has its own marker and dash,
+so that a figure can be printed in grey.
 """
 
 import math

@@ -6,7 +6,7 @@ from east.report.document import Table
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
-    """Accuracy with its 95 % interval, and the paired comparison where one was made."""
+    """Accuracy with its 95 % interval, and the paired comparison where there is one."""
     lines = []
     for r in rows:
         low, high = r["wilson_95"]

@@ -62,7 +62,7 @@ def table1(rows: list[Row]) -> Section:
     """Table 1 with intervals, paired tests and, where the study states them, the paper's numbers."""
     paper = any(row.paper is not None for row in rows)
     header = ["task", "model", "loss", "method", "seeds", "accuracy (95 %)", "against vanilla (95 %)", "p", "Holm p"]
-    header += ["sign-flip p", "reads"] + ["paper", "ours - paper"] * paper
+    header += ["sign-flip p", "reads"] + ["paper", "study - paper"] * paper
     lines = []
     for row in rows:
         gap = percent(Interval(*row.gap[:3]), "+") if row.gap else ""
@@ -92,8 +92,8 @@ def table1(rows: list[Row]) -> Section:
 def curves(cells: list[StudyRow], folder: Path) -> list[Section]:
     """Figures 3, 4, 5 and the sweep of n: those that have cells. folder: the study's."""
     plots = folder / "figures"
-    found = (make(cells, plots, folder) for make in (figure3, figure4, figure5, figure_n))
-    return [section for section in found if section]
+    sections = (make(cells, plots, folder) for make in (figure3, figure4, figure5, figure_n))
+    return [section for section in sections if section]
 
 
 def panels_of(cells: list[StudyRow], keys: tuple[str, ...] = PANEL) -> dict[str, list[StudyRow]]:
@@ -137,7 +137,7 @@ def vanilla(cells: list[StudyRow]) -> list[StudyRow]:
 
 
 def baseline(cells: list[StudyRow], one: StudyRow) -> list[tuple[str, Interval]]:
-    """The level of vanilla self-training beside a panel's curves."""
+    """The level of vanilla self-training, a line in a panel."""
     alike = results.like(results.done(cells, "table1"), one, PANEL)
     value = results.level(c for c in alike if c["method"] == "vanilla")
     return [("vanilla", value)] if value else []
@@ -162,8 +162,8 @@ def figure3(cells: list[StudyRow], plots: Path, folder: Path) -> Section | None:
             marks.append((f"chosen: a = {best:g}", best))
             picked = dict(zip(test[0].x, test[0].y, strict=True))[best]
             rows.append([title, "held-out rows", f"{best:g}", percent(picked)])
-        beside = results.like(results.done(cells, "fig3"), group[0], SWEEP)
-        auto = [c for c in beside if c["a"] == "auto" and c["a_found"] is not None]
+        alike = results.like(results.done(cells, "fig3"), group[0], SWEEP)
+        auto = [c for c in alike if c["a"] == "auto" and c["a_found"] is not None]
         shown += [*sorted(group, key=lambda c: float(c["a"] or 0)), *auto]
         if auto:
             exponent = sum(c["a_found"] or 0.0 for c in auto) / len(auto)
@@ -219,8 +219,8 @@ def figure5(cells: list[StudyRow], plots: Path, folder: Path) -> Section | None:
     panels, shown = [], list[StudyRow]()
     for title, group in panels_of(swept(cells, "fig5")).items():
         shown += sorted(group, key=lambda c: float(c["a"] or 0))
-        found = results.series(group, "a", lambda c: c["strategy"])
-        panels.append(Panel(title, "exponent a", "accuracy", found, baseline(cells, group[0])))
+        lines = results.series(group, "a", lambda c: c["strategy"])
+        panels.append(Panel(title, "exponent a", "accuracy", lines, baseline(cells, group[0])))
     if not panels:
         return None
     figures.curves(panels, plots / "figure_5")
@@ -235,7 +235,7 @@ def figure5(cells: list[StudyRow], plots: Path, folder: Path) -> Section | None:
 
 
 def figure_n(cells: list[StudyRow], plots: Path, folder: Path) -> Section | None:
-    """Accuracy against the number of responses per question, and on how many examples it stands."""
+    """Accuracy against the number of responses per question, with the number of trained examples."""
     panels, shown, keys = [], list[StudyRow](), PANEL[:-1]
     for title, group in panels_of([c for c in results.done(cells, "n") if c["loss"]], keys).items():
         shown += sorted(group, key=lambda c: c["n"])

@@ -29,11 +29,11 @@ def sections(groups: dict[str, list[tuple[list[Path], Path]]], plots: Path) -> l
             if shown:
                 histograms.append(Histogram(f"{title}: {strategy}", "weight", shown))
         panels.append(Panel(title, "exponent a", "effective sample size / N", effective(seeds)))
-    found = []
+    parts = []
     if histograms:
         figures.histograms(histograms, plots / "weights")
-        caption = "Weights of the first seed's examples; the mean is 1, the last bin holds all larger ones."
-        found.append(Section("Weights", [], [], plots / "weights", caption))
+        caption = "Weights of the first seed's examples; the mean is 1, the last bin has all larger ones."
+        parts.append(Section("Weights", [], [], plots / "weights", caption))
     if not panels:
         return []
     figures.curves(panels, plots / "effective_sample_size")
@@ -41,23 +41,25 @@ def sections(groups: dict[str, list[tuple[list[Path], Path]]], plots: Path) -> l
         "Effective sample size (sum w)^2 / sum w^2 over N of the power mapping. For a < 0 examples whose value is 0 "
         "are left out and count in N."
     )
-    return [*found, Section("Effective sample size", [], [], plots / "effective_sample_size", caption)]
+    return [*parts, Section("Effective sample size", [], [], plots / "effective_sample_size", caption)]
 
 
 def histogram(strategy: str, folders: list[Path], most: int = 6) -> dict[str, Any]:
     """Example weights of a strategy by label, of the first dataset's folders.
 
-    At most as many as can be told apart: the strategy's first folder, a = 1, and an even choice of the others.
+    At most as many as a reader can distinguish: the strategy's first folder, a = 1, and an even choice of the others.
     """
     of_one = [folder for folder in folders if folder.parent.name == folders[0].parent.name]
-    made = {folder: pipeline.at("weights", folder).open().config for folder in of_one}
-    shown = [folder for folder in of_one if made[folder]["strategy"] == strategy]
-    always = {*shown[:1], *(folder for folder in shown if made[folder]["a"] == 1)}
-    shown.sort(key=lambda folder: (isinstance(made[folder]["a"], str), made[folder]["a"]))
+    settings = {folder: pipeline.at("weights", folder).open().config for folder in of_one}
+    shown = [folder for folder in of_one if settings[folder]["strategy"] == strategy]
+    always = {*shown[:1], *(folder for folder in shown if settings[folder]["a"] == 1)}
+    shown.sort(key=lambda folder: (isinstance(settings[folder]["a"], str), settings[folder]["a"]))
     if len(shown) > most:
         step = math.ceil(len(shown) / (most - len(always)))
         shown = [folder for k, folder in enumerate(shown) if k % step == 0 or folder in always]
-    return {weights_by_question.described(made[f]): np.load(f / "weights.npy")[np.load(f / "kept.npy")] for f in shown}
+    return {
+        weights_by_question.described(settings[f]): np.load(f / "weights.npy")[np.load(f / "kept.npy")] for f in shown
+    }
 
 
 def effective(seeds: list[tuple[list[Path], Path]]) -> list[Series]:
@@ -66,10 +68,12 @@ def effective(seeds: list[tuple[list[Path], Path]]) -> list[Series]:
     for folders, graded in seeds:
         rows = weights_by_question.graded_rows(graded)
         dataset = weights_by_question.dataset_of(folders[0]) if folders else None
-        for strategy, found in shares.items():
+        for strategy, by_seed in shares.items():
             values, _, _ = weights_by_question.example_values(strategy, rows, dataset)
-            found.append(weights_by_question.effective_shares(values, EXPONENTS))
+            by_seed.append(weights_by_question.effective_shares(values, EXPONENTS))
     return [
-        Series(strategy, EXPONENTS, [significance.mean_interval(column) for column in zip(*found, strict=True)], False)
-        for strategy, found in shares.items()
+        Series(
+            strategy, EXPONENTS, [significance.mean_interval(column) for column in zip(*by_seed, strict=True)], False
+        )
+        for strategy, by_seed in shares.items()
     ]

@@ -36,25 +36,25 @@ def read(folder: Path) -> Column:
     dataset = dataset_of(folder)
     values, manifest = dataset.column(pipeline.at("weights", folder), "weights", len(dataset))
     kept = np.load(folder / "kept.npy")
-    made = manifest.config
-    power = made.get("mapping") == "power" and made["strategy"] != "uniform"
-    auto = power and made["a"] == "auto"
-    a = (manifest.summary["a"] if auto else made["a"]) if power else None
-    label = f"{folder.parent.name}: {described(made)}" + (f" ({a:.3g})" if auto else "")
-    found = by_question(dataset.question_ids(), dataset.examples["question"], values, kept)
-    return Column(label, folder.parent.name, made["strategy"], a, found, str(folder))
+    settings = manifest.config
+    power = settings.get("mapping") == "power" and settings["strategy"] != "uniform"
+    auto = power and settings["a"] == "auto"
+    a = (manifest.summary["a"] if auto else settings["a"]) if power else None
+    label = f"{folder.parent.name}: {described(settings)}" + (f" ({a:.3g})" if auto else "")
+    weights_of = by_question(dataset.question_ids(), dataset.examples["question"], values, kept)
+    return Column(label, folder.parent.name, settings["strategy"], a, weights_of, str(folder))
 
 
-def described(made: dict[str, Any]) -> str:
+def described(settings: dict[str, Any]) -> str:
     """A weighting in words: `vanilla`, `entropy a = 1`, `entropy (chao_shen) a = auto`, `accuracy mean`."""
-    if made["strategy"] == "uniform":
+    if settings["strategy"] == "uniform":
         return "vanilla"
-    named = made["strategy"] == "entropy" and made["entropy"] != "plugin"
-    estimator = f" ({made['entropy']})" if named else ""
-    ess = "" if made["min_ess"] == config.Weighting().min_ess else f", min_ess = {made['min_ess']:g}"
-    a = f"a = {made['a']:g}" if isinstance(made["a"], int | float) else f"a = auto{ess}"
-    mapping = {"power": a, "linear": f"linear R = {made['spread']}"}.get(made["mapping"], made["mapping"])
-    return f"{made['strategy']}{estimator} {mapping}"
+    named = settings["strategy"] == "entropy" and settings["entropy"] != "plugin"
+    estimator = f" ({settings['entropy']})" if named else ""
+    ess = "" if settings["min_ess"] == config.Weighting().min_ess else f", min_ess = {settings['min_ess']:g}"
+    a = f"a = {settings['a']:g}" if isinstance(settings["a"], int | float) else f"a = auto{ess}"
+    mapping = {"power": a, "linear": f"linear R = {settings['spread']}"}.get(settings["mapping"], settings["mapping"])
+    return f"{settings['strategy']}{estimator} {mapping}"
 
 
 def by_question(
@@ -69,12 +69,12 @@ def computed(strategy: Strategy, a: float, graded: dict[str, dict[str, Any]], da
     """What the power mapping of a strategy would give on a dataset's examples (None: one example a question)."""
     values, ids, question = example_values(strategy, graded, dataset)
     name, source = dataset.folder.name if dataset else ALL, "computed for this page"
-    found: dict[str, float] = {}
+    weights_of: dict[str, float] = {}
     if values.any():
-        found = by_question(ids, question, *power_weights(values, a))
+        weights_of = by_question(ids, question, *power_weights(values, a))
     else:
         source += "; every value is 0, so there are no weights"
-    return Column(f"{name}: {strategy} a = {a:g} ({source})", name, strategy, a, found, source)
+    return Column(f"{name}: {strategy} a = {a:g} ({source})", name, strategy, a, weights_of, source)
 
 
 def power_weights(values: weights.Array, a: float) -> tuple[weights.Array, NDArray[np.bool_]]:
@@ -95,13 +95,13 @@ def effective_shares(values: weights.Array, exponents: list[float]) -> list[floa
     """(sum w)^2 / sum w^2 over N at each exponent of the power mapping; examples whose value is 0 are left out
     for a < 0 and count in N. nan where no example has a value above 0.
     """
-    found = []
+    shares = []
     for a in exponents:
         if a != 0 and not values.any():
-            found.append(float("nan"))
+            shares.append(float("nan"))
             continue
-        found.append(weights.summary(*power_weights(values, a))["effective_sample_size"] / values.size)
-    return found
+        shares.append(weights.summary(*power_weights(values, a))["effective_sample_size"] / values.size)
+    return shares
 
 
 def graded_rows(folder: Path) -> dict[str, dict[str, Any]]:

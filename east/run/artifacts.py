@@ -40,7 +40,7 @@ class Manifest:
 class Artifact:
     """One folder of a run: what it is made from, and the command that makes it (it goes into errors).
 
-    settings: what decides its content beside `inputs`; None accepts any, as ANY does for a single one.
+    settings: what decides its content besides `inputs`; None accepts any, as ANY does for a single one.
     inputs: fingerprints of what it is made from; `open` compares the named ones only.
     """
 

@@ -20,7 +20,7 @@ def zero_settings(train: Train) -> dict[str, Any]:
 def read(name: str) -> dict[str, Any]:
     """The `zero_optimization` section of a DeepSpeed file, given as a path or by the name of one that comes with EAST.
 
-    Raises ValueError for a missing or broken file, or one that holds keys the run file owns.
+    Raises ValueError for a missing or broken file, or one with keys that belong to the run file.
     """
     shipped = FOLDER / f"{name}.json"
     path = shipped if shipped.exists() else Path(name)

@@ -1,4 +1,4 @@
-"""The losses: which examples each one trains on, what it needs beside them, and what it logs.
+"""The losses: which examples each one trains on, what else it needs, and what it logs.
 
 Every stage that asks what a loss needs reads this table. To add a loss, add a row here and its function to
 `training/losses.py`. No torch here: run files, the index and studies read the table, too.
@@ -11,10 +11,10 @@ class LossKind(NamedTuple):
     """One loss.
 
     function: "module:name" of its function, called as `training.losses.LossFunction`.
-    settings: the keys of the run file's `loss` section that it reads, beside `name` and `local_weight`.
-    logs: the sums over a step that the function returns for metrics.jsonl, beside `loss` and `tokens`.
+    settings: the keys of the run file's `loss` section that it reads, besides `name` and `local_weight`.
+    logs: the sums over a step that the function returns for metrics.jsonl, besides `loss` and `tokens`.
     pair: an example is a right (chosen) and a wrong (rejected) response; otherwise it is one response.
-    labelled: examples are right and wrong responses, told apart by `desirable`; otherwise right ones only.
+    labelled: examples are right and wrong responses, distinguished by `desirable`; otherwise right ones only.
     needs_reference: it reads the starting model's log-probabilities (`east reference`).
     mismatched: it reads z0, from pairs of a prompt and another question's response (`examples.kl_plans`).
     """

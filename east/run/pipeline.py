@@ -146,7 +146,7 @@ def greedy(config: Config) -> Sampling:
 
 
 def response_settings(sampling: Sampling, grading: Grading) -> dict[str, Any]:
-    """What decides a response beside engine, model and question."""
+    """What decides a response besides engine, model and question."""
     if sampling.adaptive is None:
         return sampling.plan
     return {**sampling.plan, "adaptive": {**sampling.adaptive.model_dump(), "grading": grading.rules}}

@@ -1,1 +1,1 @@
-"""Many runs side by side, and what they found."""
+"""Many runs side by side, and their results."""

@@ -130,12 +130,12 @@ class Ledger:
             for row in rows:
                 shutil.rmtree(self.folder / str(row["train"]) / "final", ignore_errors=True)
 
-    def _row(self, cell: Cell, found: Config, taught: dict[str, Any] | None) -> StudyRow:
+    def _row(self, cell: Cell, run: Config, taught: dict[str, Any] | None) -> StudyRow:
         def place(folder: Path) -> str:
             return os.path.relpath(folder, self.folder)
 
         trained = cell.loss is not None
-        evaluated = found.folder / "eval" / (cell.label if trained else BASE)
+        evaluated = run.folder / "eval" / (cell.label if trained else BASE)
         held_out = settings(self.study, cell, selection(cell)).eval_suffix if cell.select else ""
         return {
             "id": cell.id,
@@ -154,14 +154,14 @@ class Ledger:
             "error": None,
             "eval": place(evaluated),
             "eval_select": place(evaluated.with_name(evaluated.name + held_out)) if held_out else None,
-            "weights": place(found.folder_of("weights")) if trained else None,
-            "graded": place(found.folder_of("graded")) if trained else None,
-            "samples": place(found.folder_of("samples")) if trained else None,
-            "train": place(found.folder_of("train")) if trained else None,
+            "weights": place(run.folder_of("weights")) if trained else None,
+            "graded": place(run.folder_of("graded")) if trained else None,
+            "samples": place(run.folder_of("samples")) if trained else None,
+            "train": place(run.folder_of("train")) if trained else None,
             "examples": None,
             "examples_left_out": None,
             "seconds": 0.0,
-            "settings": files.digest([found.model_dump(mode="json"), taught]),
+            "settings": files.digest([run.model_dump(mode="json"), taught]),
             "inputs": None,
         }
 

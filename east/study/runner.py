@@ -1,6 +1,6 @@
 """Make the cells of a study side by side: `east study`.
 
-Everything is an ordinary run in <folder>/<model>-<task>/seed_<s>/n<n>/. A stopped study goes on where it was; a failed
+Everything is an ordinary run in <folder>/<model>-<task>/seed_<s>/n<n>/. A stopped study continues where it was; a failed
 cell is shown with its error, stops no other, and is tried again by the next start.
 """
 
@@ -94,7 +94,7 @@ def link_samples(study: Study, cell: Cell) -> None:
     if cell.n < study.n and not view.is_symlink():
         if view.exists():
             raise ValueError(
-                f"{view}: found responses drawn for n = {cell.n}, expected a view of those for n = {study.n}, which "
+                f"{view}: found responses drawn for n = {cell.n}, expected a link to those for n = {study.n}, which "
                 f"this study asks for; keep that n, choose another folder, or delete {view.parent.parent} with its runs"
             )
         view.parent.mkdir(parents=True, exist_ok=True)
@@ -113,7 +113,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """SIGTERM stops a study as Ctrl-C does: running stages are told to end, and the next start goes on."""
+    """SIGTERM stops a study as Ctrl-C does: running stages get SIGTERM, and the next start goes on."""
 
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt

@@ -93,12 +93,12 @@ class Study(Section):
 def load(path: str, overrides: list[str]) -> Study:
     """Read a study file; its run files are relative to it. Raises ValueError in one line, as for run files."""
     study = validation.validate(Study, yaml_file.read(path, overrides), path)
-    beside = Path(path).parent
+    folder = Path(path).parent
     tasks = [
         task.model_copy(
             update={
-                "runs": {loss: str(beside / file) for loss, file in task.runs.items()},
-                "teach": task.teach and str(beside / task.teach),
+                "runs": {loss: str(folder / file) for loss, file in task.runs.items()},
+                "teach": task.teach and str(folder / task.teach),
             }
         )
         for task in study.tasks

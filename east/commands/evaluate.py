@@ -6,6 +6,7 @@ eval/NAME/ has samples/ and graded/ (as in training, one greedy response a quest
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from east import models
 from east.commands.grade import grade_folder
@@ -64,7 +65,7 @@ def run(config: Config, arguments: argparse.Namespace) -> None:
     show(result, folder)
 
 
-def show(result: dict, folder: Path) -> None:  # type: ignore[type-arg]
+def show(result: dict[str, Any], folder: Path) -> None:
     """Print a result in a few lines."""
     low, high = result["wilson_95"]
     share = f"{result['accuracy']:.1%} ({low:.1%} to {high:.1%})"

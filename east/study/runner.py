@@ -1,7 +1,7 @@
 """Make the cells of a study side by side: `east study`.
 
-Everything is an ordinary run in <folder>/<model>-<task>/seed_<s>/n<n>/. A stopped study continues where it was; a failed
-cell is shown with its error, stops no other, and is tried again by the next start.
+Everything is an ordinary run in <folder>/<model>-<task>/seed_<s>/n<n>/. A stopped study continues where it was; a
+failed cell is shown with its error, stops no other, and is tried again by the next start.
 """
 
 import contextlib

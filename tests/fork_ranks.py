@@ -1,4 +1,4 @@
-"""A server that starts training runs by fork: requests are read from stdin and answers written to stdout, as JSON lines.
+"""A server that starts training runs by fork. It reads requests from stdin and writes answers to stdout, as JSON lines.
 
 Importing torch, DeepSpeed and transformers takes seconds and is done once, in this process. It creates no tensors,
 threads or process groups, so that a rank forked from it is in the same state as one that a launcher starts.

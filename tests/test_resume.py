@@ -262,7 +262,7 @@ def test_a_checkpoint_of_other_ranks_or_zero_stage_is_a_one_line_error(forks, ru
 
 @pytest.mark.parametrize(("loss", "zero"), [("kto", 2), ("dpo", 3)])
 def test_a_rank_without_examples_takes_part_in_a_step(forks, run, loss, zero):
-    """The first step of an epoch has all examples but one: in the second step one rank has an example, the other none."""
+    """The first step of an epoch has all examples but one: in the second one rank has an example, the other none."""
     kept = int(np.load(config.parse(run("tail", loss)).folder_of("weights") / "kept.npy").sum())
     one, two = run(f"tail-{loss}-1", loss, batch_size=kept - 1), run(f"tail-{loss}-2", loss, zero, batch_size=kept - 1)
     assert forks.run(one, 1) == [0], forks.log(0)
@@ -272,7 +272,7 @@ def test_a_rank_without_examples_takes_part_in_a_step(forks, run, loss, zero):
 
 
 def test_an_incomplete_checkpoint_is_never_loaded(forks, run, alone):
-    """Folders that `latest` does not name: one is half written, one is empty, one is of a step that is trained again."""
+    """Folders that `latest` does not name: one is half written, one is empty, one is of a step that runs again."""
     values = run("torn")
     checkpoint = stop_after(forks, values, 2, 1)
     for step in (3, 4):

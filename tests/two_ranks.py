@@ -1,7 +1,7 @@
 """Run stages one after another on the ranks that the launcher started: two_ranks.py LIST.
 
-LIST is a JSON file: for each step its stage, its settings, and folders to remove and to copy before it. In the folder of
-LIST, each rank writes rank_<r>.json: for each step its error, or null. An error of the last step ends the process.
+LIST is a JSON file: for each step its stage, its settings, and folders to remove and to copy before it. In the folder
+of LIST each rank writes rank_<r>.json: for each step its error, or null. An error of the last step ends the process.
 """
 
 import json

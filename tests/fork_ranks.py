@@ -1,12 +1,12 @@
-"""Start training runs at the price of a fork: fork_ranks.py, requests and answers as JSON lines.
+"""A server that starts training runs by fork. It reads requests from stdin and writes answers to stdout, as JSON lines.
 
-Importing torch, DeepSpeed and transformers takes seconds; it is done once, here. This process makes no tensor, thread
-or process group, so that a rank forked from it is as fresh as one that a launcher starts.
+Importing torch, DeepSpeed and transformers takes seconds and is done once, in this process. It creates no tensors,
+threads or process groups, so that a rank forked from it is in the same state as one that a launcher starts.
 
-{"run": settings, "ranks": 2, "log": path}  start one attempt; answers its process numbers, by rank
-    "program": "reference"                  another program than train
-    "file_limit": bytes                     rank 0 can write no longer file: a disk that is full
-{"poll": [process numbers]}                 answers exit status, -9 for killed, or null for a running one, of each
+{"run": settings, "ranks": 2, "log": path}  starts a run; the answer is a list of process ids, by rank
+    "program": "reference"                  optional: a program other than train
+    "file_limit": bytes                     optional: rank 0 cannot write longer files, as if its disk were full
+{"poll": [process ids]}                     the answer has for each its exit status (-9: killed), or null while it runs
 """
 
 import importlib
@@ -23,7 +23,7 @@ import train
 from east.run import config
 from east.training import reference
 
-for name in (  # what start-up imports; ZeRO's Muon brings in the compiler
+for name in (  # modules that are otherwise imported at start-up; ZeRO's Muon imports torch.compile
     "peft", "transformers.models.llama.modeling_llama", "deepspeed.runtime.zero.muon.muon_optimizer",
 ):  # fmt: skip
     importlib.import_module(name)
@@ -38,7 +38,7 @@ def free_port() -> int:
 
 
 def rank_process(request: dict[str, Any], rank: int, port: int) -> None:
-    """Be one rank, and end with the status that the program would end with."""
+    """Run the program as one rank, and exit with the status of the program."""
     sys.stdout.flush()
     log = os.open(f"{request['log']}.{rank}", os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
     os.dup2(log, 1)
@@ -53,8 +53,8 @@ def rank_process(request: dict[str, Any], rank: int, port: int) -> None:
     try:
         PROGRAMS[request.get("program", "train")](config.parse(request["run"]))
         status = 0
-    except SystemExit as leaving:
-        status = int(leaving.code or 0)
+    except SystemExit as error:
+        status = int(error.code or 0)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         status = 1
@@ -78,8 +78,8 @@ def start(request: dict[str, Any]) -> list[int]:
 
 def poll(process: int, ended: dict[int, int]) -> int | None:
     if process not in ended:
-        found, status = os.waitpid(process, os.WNOHANG)
-        if found:
+        waited, status = os.waitpid(process, os.WNOHANG)
+        if waited:
             ended[process] = os.waitstatus_to_exitcode(status)
     return ended.get(process)
 
@@ -98,7 +98,7 @@ def main() -> None:
     for process in started:
         if poll(process, ended) is None:
             os.kill(process, signal.SIGKILL)
-    os._exit(0)  # taking all the libraries down takes seconds
+    os._exit(0)  # without the clean-up of the libraries, which takes seconds
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Entropy estimators against values worked out by hand, exact arithmetic and a published package."""
+"""Entropy estimators, compared with values worked by hand, with exact arithmetic and with a published package."""
 
 import math
 from fractions import Fraction
@@ -15,21 +15,21 @@ def test_entropy_by_hand():
     assert entropy.plugin([2, 1, 1]) == pytest.approx(1.5 * math.log(2), abs=1e-15)
 
 
-def test_entropy_of_one_cluster_is_plain_zero_and_empty_clusters_add_nothing():
+def test_entropy_of_one_cluster_is_zero_without_sign_and_empty_clusters_add_nothing():
     assert str(entropy.plugin([128])) == "0.0"
     assert entropy.plugin([3, 0, 1]) == entropy.plugin([3, 1])
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS.values())
 @pytest.mark.parametrize("counts", [[], [0, 0], [2, -1]])
-def test_entropy_refuses_no_responses(counts, estimator):
-    with pytest.raises(ValueError, match="at least one response"):
+def test_entropy_without_responses_is_an_error(counts, estimator):
+    with pytest.raises(ValueError, match="expected none below 0 and at least one above"):
         estimator(counts)
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS.values())
 def test_every_estimator_is_zero_for_one_cluster_and_only_there(estimator):
-    """So that the questions without a weight for a < 0 are the same ones; a single response is one cluster."""
+    """So that the questions without a weight for a < 0 are the same for each; a single response is one cluster."""
     assert [str(estimator([n])) for n in (1, 2, 3, 16, 128)] == ["0.0"] * 5
     for counts in ([1, 1], [127, 1], [64, 64], [2, 2], [1] * 128, [3, 0, 1]):
         assert 0 < estimator(counts) < math.inf
@@ -56,8 +56,8 @@ def test_chao_wang_jost_by_hand():
 
 
 @pytest.mark.parametrize(("once", "twice"), [(2, 33), (1, 40), (128, 0), (5, 5), (40, 1)])
-def test_chao_wang_jost_does_not_lose_its_digits(once, twice):
-    """(1-A)^(1-n) reaches 10^27 where many answers came twice: against the series in exact fractions, n = 128."""
+def test_chao_wang_jost_keeps_eleven_digits(once, twice):
+    """(1-A)^(1-n) reaches 10^27 where many answers occur twice: compared with the series as exact fractions."""
     counts = [2] * twice + [1] * once + [128 - once - 2 * twice]
     a = Fraction(2 * twice, 127 * once + 2 * twice) if twice else Fraction(2, 127 * (once - 1) + 2)
     series, x = 0.0, 1.0
@@ -79,12 +79,12 @@ def test_chao_wang_jost_does_not_lose_its_digits(once, twice):
 )
 def test_estimators_agree_with_infomeasure(counts, expected):
     """Values of infomeasure 0.6.3: entropy(labels, approach="miller_madow" (and so on), base="e")."""
-    found = [ESTIMATORS[name](counts) for name in ("miller_madow", "chao_shen", "chao_wang_jost")]
-    assert found == pytest.approx(expected, rel=1e-13)
+    values = [ESTIMATORS[name](counts) for name in ("miller_madow", "chao_shen", "chao_wang_jost")]
+    assert values == pytest.approx(expected, rel=1e-13)
 
 
 def test_less_bias_than_the_plugin_at_eight_responses():
-    """Zipf over 30 answers, 8 responses, 4,000 times: the bias shrinks from estimator to estimator."""
+    """4,000 draws of 8 responses from a Zipf distribution over 30 answers."""
     p = 1 / np.arange(1, 31)
     p /= p.sum()
     true = -(p * np.log(p)).sum()
@@ -105,7 +105,7 @@ def test_posterior_without_responses_is_the_prior():
 
 @pytest.mark.parametrize("counts", [[16], [1] * 16, [10, 4, 1, 1], [64, 40, 10, 8, 3, 2, 1]])
 def test_posterior_against_draws_from_it(counts):
-    """The Dirichlet process as its limit: 500 unseen answers of weight 1/500 each; 20,000 draws."""
+    """The Dirichlet process is approximated by 500 unseen answers of weight 1/500 each; 20,000 draws."""
     gammas = np.random.default_rng(0).gamma([*counts, *[1 / 500] * 500], size=(20_000, len(counts) + 500))
     p = np.maximum(gammas / gammas.sum(axis=1, keepdims=True), 1e-300)
     h = -(p * np.log(p)).sum(axis=1)
@@ -115,15 +115,15 @@ def test_posterior_against_draws_from_it(counts):
 
 def test_settled_by_hand():
     """Clusters 1, 1: plug-in ln 2; Chao, Wang and Jost with f1 = 2, f2 = 0: A = 2/3, 1 + 3 (ln 1.5 - 1/3) = 3 ln 1.5.
-    Settled where (variance + bias^2) / 2 is at most tolerance^2. Without an answer nothing is settled."""
+    Settled where (variance + bias^2) / 2 is at most tolerance^2. Without answers a question is not settled."""
     squared = entropy.posterior([1, 1])[1] ** 2 + (3 * math.log(1.5) - math.log(2)) ** 2
     assert entropy.settled([1, 1], math.sqrt(squared / 2) + 1e-9)
     assert not entropy.settled([1, 1], math.sqrt(squared / 2) - 1e-9)
     assert not entropy.settled([], 10.0)
 
 
-def test_neither_agreement_nor_disagreement_of_few_responses_is_certainty():
-    """The delta method's variance is 0 for both; here they are settled only after more responses."""
+def test_few_equal_or_few_different_responses_are_not_settled():
+    """The variance by the delta method is 0 for both; here they are settled only with more responses."""
     for few, many in (([4], [64]), ([1] * 4, [16] * 4)):
         assert not entropy.settled(few, 0.03) and entropy.settled(many, 0.03)
     assert not entropy.settled([1] * 64, 0.1)  # all different: the entropy is far above ln 64

@@ -1,4 +1,4 @@
-"""Which responses become examples: rules by name, seeds per question, mismatched pairs, the token contract."""
+"""Which responses become examples: rules, seeds per question, mismatched pairs, the token contract."""
 
 import collections
 import time
@@ -14,7 +14,8 @@ from tests.stages import folder_of
 
 
 def graded(question="q", clusters=(0, 0, 1, 1, 1, 2), right=(0,), sources=None, match=None):
-    """Clusters of the responses in order; `right` are the right clusters. 0 is not the largest on purpose."""
+    """A graded question. clusters: of the responses in order; right: the right clusters. Cluster 0 is not the largest
+    one on purpose."""
     correct = [c in right for c in clusters]
     return {
         "question": question,
@@ -29,26 +30,26 @@ def choose(loss, row, usable=None, **rules):
     return examples.choose(loss, row, usable or [True] * len(row["correct"]), Examples(**rules))
 
 
-def test_sft_draws_right_responses_only_and_no_more_than_there_are():
-    found = choose("sft", graded(), per_question=5)
-    assert sorted(i for i, _, _ in found) == [0, 1]
+def test_sft_draws_right_responses_only_and_at_most_all_of_them():
+    drawn = choose("sft", graded(), per_question=5)
+    assert sorted(i for i, _, _ in drawn) == [0, 1]
 
 
-def test_pairs_are_right_against_wrong_and_distinct():
-    found = choose("dpo", graded(), per_question=6)
-    assert len(set(found)) == 6
-    assert {(i in (0, 1), j in (2, 3, 4, 5)) for i, j, _ in found} == {(True, True)}
+def test_pairs_are_distinct_and_have_a_right_and_a_wrong_response():
+    pairs = choose("dpo", graded(), per_question=6)
+    assert len(set(pairs)) == 6
+    assert {(i in (0, 1), j in (2, 3, 4, 5)) for i, j, _ in pairs} == {(True, True)}
     assert len(choose("dpo", graded(), per_question=100)) == 2 * 4
 
 
-def test_kto_draws_both_sorts_unpaired():
-    found = choose("kto", graded(), per_question=2)
-    assert [label for _, _, label in found] == [True, True, False, False]
-    assert all(rejected == -1 for _, rejected, _ in found)
+def test_kto_draws_right_and_wrong_responses_without_pairs():
+    drawn = choose("kto", graded(), per_question=2)
+    assert [label for _, _, label in drawn] == [True, True, False, False]
+    assert all(rejected == -1 for _, rejected, _ in drawn)
 
 
-def test_most_frequent_wrong_answer_by_name():
-    """Wrong clusters: 1 with three responses, 2 with one; the release pairs with cluster 1 only."""
+def test_the_most_frequent_wrong_answer():
+    """Wrong clusters: 1 with three responses, 2 with one; only responses of cluster 1 are rejected ones."""
     row = graded(clusters=(0, 0, 1, 1, 1, 2))
     drawn = {j for seed in range(40) for _, j, _ in choose("dpo", row, seed=seed, wrong_answer="most_frequent")}
     assert drawn == {2, 3, 4}
@@ -66,15 +67,15 @@ def test_most_frequent_wrong_answer_by_name():
         ("sft", graded(match=[True, False] + [False] * 4), {"drop_disagreement": True}, "drop_disagreement"),
     ],
 )
-def test_questions_go_by_named_rules(loss, row, rules, reason):
+def test_rules_that_leave_questions_out(loss, row, rules, reason):
     assert reason in choose(loss, row, **rules)
     if rules:
-        assert not isinstance(choose(loss, row), str), "kept where the rule is off"
+        assert not isinstance(choose(loss, row), str), "the question is used when the rule is off"
 
 
 def test_unusable_and_excluded_responses_are_never_drawn():
-    found = choose("sft", graded(), usable=[False] + [True] * 5, per_question=5)
-    assert [i for i, _, _ in found] == [1]
+    drawn = choose("sft", graded(), usable=[False] + [True] * 5, per_question=5)
+    assert [i for i, _, _ in drawn] == [1]
     left_out = graded(clusters=(0, 0, 1, -1, -1, -1))
     assert {j for s in range(20) for _, j, _ in choose("dpo", left_out, seed=s)} == {2}
 
@@ -104,26 +105,26 @@ def built(folder, loss="kto", questions=5, **rules):
     return IndexedDataset(folder_of("dataset", folder))
 
 
-def test_mismatched_pairs_are_another_questions_response(tmp_path):
-    found = built(tmp_path / "d", per_question=2, kl_plans=4)
-    assert found.kl is not None and found.kl.shape == (4, 5 * 4)
-    for plan in found.kl:
-        for example, row in zip(found.examples, plan, strict=True):
-            assert found.prompt(row).tolist() == found.prompt(example["response"]).tolist()
-            mate = (int(found.completion(row)[0]) - 100) // 10
-            assert mate != example["question"]
-    assert len({tuple(found.completion(r)[0] for r in plan) for plan in found.kl}) == 4, "plans differ"
+def test_mismatched_pairs_have_a_response_of_another_question(tmp_path):
+    dataset = built(tmp_path / "d", per_question=2, kl_plans=4)
+    assert dataset.kl is not None and dataset.kl.shape == (4, 5 * 4)
+    for plan in dataset.kl:
+        for example, row in zip(dataset.examples, plan, strict=True):
+            assert dataset.prompt(row).tolist() == dataset.prompt(example["response"]).tolist()
+            other = (int(dataset.completion(row)[0]) - 100) // 10
+            assert other != example["question"]
+    assert len({tuple(dataset.completion(r)[0] for r in plan) for plan in dataset.kl}) == 4, "plans differ"
 
 
-def test_every_question_lends_its_responses_about_equally(tmp_path):
-    found = built(tmp_path / "d", questions=6, per_question=1, kl_plans=1)
-    assert found.kl is not None
-    lent = collections.Counter((int(found.completion(r)[0]) - 100) // 10 for r in found.kl[0])
-    assert set(lent.values()) == {2}, "a cycle: each question's responses go to one other question"
+def test_mismatched_pairs_use_the_responses_of_all_questions_equally(tmp_path):
+    dataset = built(tmp_path / "d", questions=6, per_question=1, kl_plans=1)
+    assert dataset.kl is not None
+    used = collections.Counter((int(dataset.completion(r)[0]) - 100) // 10 for r in dataset.kl[0])
+    assert set(used.values()) == {2}, "in a cycle, the responses of each question go to one other question"
 
 
 def lengths_written(folder, questions):
-    """A writer with questions of (prompt length, completion lengths), an example each."""
+    """A writer with an example per completion of each question. questions: (prompt length, completion lengths)."""
     writer = Writer(folder, vocabulary=300)
     for question, (prompt, completions) in enumerate(questions):
         segment = writer.segment(range(prompt))
@@ -133,8 +134,9 @@ def lengths_written(folder, questions):
     return writer
 
 
-def test_mates_by_the_definition(tmp_path):
-    """Where every response fits: a draw per example, in order, among those of the next question in the cycle."""
+def test_mismatched_pairs_by_the_definition(tmp_path):
+    """Where every response fits, one is drawn for each example, in order, from those of the next question in the
+    cycle."""
     questions = [(3, [4, 5, 6]), (2, [7]), (9, [8, 9]), (1, [10, 11, 12, 13])]
     writer = lengths_written(tmp_path, questions)
     rules = Examples(seed=5, kl_plans=3)
@@ -144,21 +146,21 @@ def test_mates_by_the_definition(tmp_path):
         cycle = rng.permutation(4).tolist()
         expected = []
         for question, (prompt, completions) in enumerate(questions):
-            mates = questions[cycle[(cycle.index(question) + 1) % 4]][1]
-            expected += [(prompt, mates[int(rng.integers(len(mates)))]) for _ in completions]
+            others = questions[cycle[(cycle.index(question) + 1) % 4]][1]
+            expected += [(prompt, others[int(rng.integers(len(others)))]) for _ in completions]
         (_, prompts), (_, completions) = writer.segments(plan)
         assert list(zip(prompts.tolist(), completions.tolist(), strict=True)) == expected
 
 
-def test_a_mate_that_is_too_long_is_passed_over(tmp_path):
-    """max_length 20 leaves the prompt of 15 the one completion of 5; where no other one fits, it is refused."""
+def test_mismatched_pairs_fit_into_max_length(tmp_path):
+    """With max_length 20 only the completion of 5 fits the prompt of 15; without it there is an error."""
     questions = [(15, [3]), (1, [19]), (1, [18]), (1, [5]), (1, [17])]
     writer = lengths_written(tmp_path, questions)
     for plan in examples.mismatched_pairs(writer, Examples(max_length=20, kl_plans=5)):
         (_, prompts), (_, completions) = writer.segments(plan)
         assert (prompts + completions <= 20).all() and completions[0] == 5
     writer = lengths_written(tmp_path, questions[:3])
-    with pytest.raises(ValueError, match="no other response fits beside a prompt of 15 tokens; raise max_length"):
+    with pytest.raises(ValueError, match="no response of another question fits .* prompt of 15 tokens; raise"):
         examples.mismatched_pairs(writer, Examples(max_length=20, kl_plans=1))
 
 
@@ -173,20 +175,20 @@ def test_pairs_of_a_hundred_thousand_questions_take_seconds(tmp_path):
     assert plans.shape == (2, count + 2) and time.perf_counter() - began < 5
 
 
-def test_kto_with_one_question_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="at least two questions"):
+def test_kto_with_one_question_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="of one question, expected two or more"):
         built(tmp_path / "d", questions=1)
 
 
-def test_empty_dataset_says_which_rules_left_nothing(tmp_path):
+def test_the_error_for_an_empty_dataset_names_the_rules(tmp_path):
     writer = Writer(tmp_path, vocabulary=300)
     drawn = {"question": "q", "prompt_tokens": [1], "sample": [0], "tokens": [[5, 2]], "finish_reason": ["stop"]}
-    with pytest.raises(ValueError, match="no training example is left: .*no right response': 1"):
+    with pytest.raises(ValueError, match="no training example is left; .*no right response: 1"):
         examples.build(writer, "sft", Examples(), [(drawn, graded(clusters=(0,), right=()))])
 
 
 def test_what_is_left_out_is_counted(tmp_path):
-    """max_length 3: prompt 2 + response 2 is too long for all four responses of each question."""
+    """max_length 3: the responses of question a are too long (prompt 2 + response 2), and one of b is cut."""
     writer = Writer(tmp_path, vocabulary=300)
     long = {"question": "a", "prompt_tokens": [1, 3], "sample": [0, 1], "tokens": [[5, 2], [6, 2]]}
     short = {"question": "b", "prompt_tokens": [1], "sample": [0, 1], "tokens": [[5, 2], [6, 7]]}
@@ -219,21 +221,21 @@ def test_token_contract(change, message):
 
 
 def test_token_contract_of_stored_sequences():
-    """Arrays, as the token store gives them; a tokenizer without BOS is held to no BOS at all."""
+    """With arrays, as the dataset returns them; for a tokenizer without BOS, prompts are not checked for one."""
     prompt, completion = np.array([1, 7], dtype=np.uint16), np.array([5, 2], dtype=np.uint16)
     assert examples.token_fault(prompt, completion, 1, {2}) is None
     assert examples.token_fault(prompt[1:], completion, None, {2}) is None
     assert "inside the response" in (examples.token_fault(prompt, completion, 1, {2, 5}) or "")
 
 
-def test_every_epoch_has_a_plan_of_its_own_unless_said_otherwise():
+def test_by_default_every_epoch_has_its_own_plan_of_mismatched_pairs():
     run = {"run": "r", "model": {"path": "m"}, "train": {"epochs": 5}}
     assert config.parse(run).examples.kl_plans == 5
     assert config.parse({**run, "examples": {"kl_plans": 2}}).examples.kl_plans == 2
 
 
 def test_order_of_questions_in_the_table(tmp_path):
-    found = built(tmp_path / "d", loss="dpo")
-    assert found.question_ids() == [f"q{i}" for i in range(5)]
-    assert found.examples["question"].tolist() == list(range(5))
-    assert np.all(found.examples["rejected"] >= 0)
+    dataset = built(tmp_path / "d", loss="dpo")
+    assert dataset.question_ids() == [f"q{i}" for i in range(5)]
+    assert dataset.examples["question"].tolist() == list(range(5))
+    assert np.all(dataset.examples["rejected"] >= 0)

@@ -1,4 +1,4 @@
-"""Completion log-probabilities: by hand, against full logits of padded batches, and within their memory."""
+"""Completion log-probabilities: worked by hand, compared with the full logits of padded batches, and their memory."""
 
 import math
 import shutil
@@ -30,8 +30,8 @@ COEFFICIENTS = torch.tensor([1.0, -0.01, 30.0, 0.2, -2.0, 0.7])
 
 
 def compare(model, reference_model, chunk_tokens=2048, share_prompts=True, collision=True):
-    """(largest relative difference of values, relative distance of gradients) between the fast and the
-    slow way."""
+    """(largest relative difference of values, relative distance of gradients) between the packed forward pass of
+    `model` and the padded one of `reference_model`."""
     sums, collisions = padded_logprobs(reference_model, SHARED_PROMPTS, SHARED_COMPLETIONS)
     (COEFFICIENTS.to(sums.dtype) * sums).sum().backward()
     module = CompletionLogprobs(model, chunk_tokens, with_collision=collision)
@@ -76,8 +76,8 @@ def test_gradients_by_finite_differences(chunk_tokens, trained):
 
 
 def test_confident_and_impossible_tokens():
-    """Logits 0 and -200 (below fp32's smallest exponential): log p = 0 and -200 exactly, gradients 0 and
-    finite."""
+    """Logits 0 and -200, whose exponential is 0 in fp32: log p is exactly 0 and -200, and the gradients are
+    exactly 0 and -200."""
     hidden = torch.ones(2, 1, requires_grad=True)
     weight, targets = torch.tensor([[0.0], [-200.0]]), torch.tensor([0, 1])
     value, collision = linear_logprobs(hidden, weight, None, targets, 8, with_collision=True)
@@ -94,49 +94,50 @@ def test_confident_and_impossible_tokens():
 @pytest.mark.parametrize("share_prompts", [True, False], ids=["shared", "repeated"])
 @pytest.mark.parametrize("chunk_tokens", [1, 16, 2048])
 def test_packed_equals_padded(tied, share_prompts, chunk_tokens):
-    """fp32: 1e-5 for values and gradients, whatever the chunk and with or without shared prompts."""
+    """Values and gradients agree to 1e-5 in fp32, for all chunk sizes, with and without shared prompts."""
     model = tiny_llama("packed", tied)
     values, slopes = compare(model, with_attention(model, "eager"), chunk_tokens, share_prompts)
     assert values < 1e-5 and slopes < 1e-5
 
 
 def test_packed_equals_padded_in_float64():
-    """As far as transformers lets it: its norms compute in fp32 whatever the model's dtype."""
+    """To 1e-7 only, because transformers computes norms in fp32 for models of every dtype."""
     model = tiny_llama("packed", dtype=torch.float64)
     values, slopes = compare(model, with_attention(model, "sdpa"), chunk_tokens=16)
     assert values < 1e-7 and slopes < 1e-7
 
 
 def test_packed_equals_one_by_one():
-    """A sequence's value does not depend on its neighbours."""
+    """The value of a sequence does not depend on the other sequences of its batch."""
     model = tiny_llama("packed")
     module = CompletionLogprobs(model)
-    together = module(pack(SHARED_PROMPTS, SHARED_COMPLETIONS))
-    (COEFFICIENTS * together.sums).sum().backward()
-    whole = gradients(model)
+    batched = module(pack(SHARED_PROMPTS, SHARED_COMPLETIONS))
+    (COEFFICIENTS * batched.sums).sum().backward()
+    batched_gradients = gradients(model)
     model.zero_grad()
     pairs = zip(SHARED_PROMPTS, SHARED_COMPLETIONS, strict=True)
     for s, (prompt, completion) in enumerate(pairs):
-        alone = module(pack([prompt], [completion])).sums
-        (COEFFICIENTS[s] * alone).sum().backward()
-        torch.testing.assert_close(alone[0], together.sums[s], rtol=1e-5, atol=0)
-    assert relative_distance(gradients(model), whole) < 1e-5
+        single = module(pack([prompt], [completion])).sums
+        (COEFFICIENTS[s] * single).sum().backward()
+        torch.testing.assert_close(single[0], batched.sums[s], rtol=1e-5, atol=0)
+    assert relative_distance(gradients(model), batched_gradients) < 1e-5
 
 
-def test_bfloat16_is_within_the_spread_of_bfloat16():
-    """Distance to fp32 (of the same rounded weights), against that of transformers' own padded bf16 pass."""
+def test_bfloat16_error_is_that_of_the_padded_pass():
+    """The distance to fp32 with the same rounded weights is at most 1.5 times that of transformers' padded bf16
+    forward pass."""
     model = tiny_llama("packed", dtype=torch.bfloat16)
-    plain, exact = with_attention(model, "eager"), with_attention(model, "eager").float()
-    truth, _ = padded_logprobs(exact, SHARED_PROMPTS, SHARED_COMPLETIONS)
-    slow, _ = padded_logprobs(plain, SHARED_PROMPTS, SHARED_COMPLETIONS)
+    padded_model, fp32_model = with_attention(model, "eager"), with_attention(model, "eager").float()
+    fp32, _ = padded_logprobs(fp32_model, SHARED_PROMPTS, SHARED_COMPLETIONS)
+    padded, _ = padded_logprobs(padded_model, SHARED_PROMPTS, SHARED_COMPLETIONS)
     out = CompletionLogprobs(model)(pack(SHARED_PROMPTS, SHARED_COMPLETIONS))
     assert out.sums.dtype == torch.float32
-    for values in (truth, slow, out.sums):
+    for values in (fp32, padded, out.sums):
         (COEFFICIENTS * values).sum().backward()
-    assert (out.sums - truth).norm() < 1.5 * (slow - truth).norm()
-    exact_gradient = gradients(exact)
-    spread = relative_distance(gradients(plain), exact_gradient)
-    assert relative_distance(gradients(model), exact_gradient) < 1.5 * spread
+    assert (out.sums - fp32).norm() < 1.5 * (padded - fp32).norm()
+    fp32_gradients = gradients(fp32_model)
+    padded_error = relative_distance(gradients(padded_model), fp32_gradients)
+    assert relative_distance(gradients(model), fp32_gradients) < 1.5 * padded_error
 
 
 @pytest.mark.parametrize("use_reentrant", [True, False])
@@ -161,10 +162,10 @@ class MatrixProducts(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_no_gradient_no_work():
-    """50 tokens, V = 61, D = 32: a product is 2 * 50 * 61 * 32 = 195,200. Scoring takes one (logits);
-    training three (logits, d hidden, d weight); with a frozen head two; in two chunks of 25 the first
-    chunk's logits twice."""
+def test_no_work_for_gradients_that_are_not_needed():
+    """50 tokens, V = 61, D = 32: a matrix product is 2 * 50 * 61 * 32 = 195,200 operations. Scoring needs one
+    product (logits), training three (logits, d hidden, d weight), and two with a frozen head. With two chunks of
+    25, training computes the logits of the first chunk twice: three and a half."""
     hidden = torch.randn(50, 32, requires_grad=True)
     weight = torch.randn(61, 32, requires_grad=True)
 
@@ -183,8 +184,7 @@ def test_no_gradient_no_work():
 
 @pytest.mark.parametrize("chunk_tokens", [8, 16])
 def test_logits_never_exceed_one_chunk(chunk_tokens):
-    """No tensor of more than chunk * V elements with a vocabulary dimension is made beside W and its
-    gradient."""
+    """Except for W and its gradient, no tensor has more than chunk * V elements."""
     from tests.test_packed_attention import LargestTensor
 
     hidden = torch.randn(200, 2, requires_grad=True)
@@ -197,7 +197,7 @@ def test_logits_never_exceed_one_chunk(chunk_tokens):
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on CPU needs g++")
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_compiled_layers_change_nothing(checkpointing):
-    """Two batches of different shapes: the second must not meet a graph that fits the first only."""
+    """With two batches of different shapes: the second must not run a graph that is specialised to the first."""
     model = tiny_llama("packed")
     reference = with_attention(model, "eager")
     if checkpointing:
@@ -211,14 +211,14 @@ def test_compiled_layers_change_nothing(checkpointing):
         reference.zero_grad()
         expected, _ = padded_logprobs(reference, prompts, completions)
         expected.sum().backward()
-        found = module(pack(prompts, completions)).sums
-        found.sum().backward()
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
+        sums = module(pack(prompts, completions)).sums
+        sums.sum().backward()
+        torch.testing.assert_close(sums, expected, rtol=1e-5, atol=0)
         assert relative_distance(gradients(model), gradients(reference)) < 1e-5
     assert names == [f"model.{name}" for name in model.state_dict()]
 
 
-def test_state_dict_is_the_models_own():
+def test_state_dict_is_that_of_the_model():
     model = tiny_llama("packed", tied=False)
     module = CompletionLogprobs(model)
     assert list(module.state_dict()) == [f"model.{name}" for name in model.state_dict()]
@@ -226,7 +226,7 @@ def test_state_dict_is_the_models_own():
     assert [id(p) for p in module.parameters()] == [id(p) for p in model.parameters()]
 
 
-# Other architectures: each against transformers' eager attention and full logits.
+# Other architectures, each compared with transformers' eager attention and full logits.
 
 SMALL = {
     "vocab_size": VOCABULARY,
@@ -256,12 +256,12 @@ SMALL = {
     ],
 )
 def test_other_families(family, settings):
-    """Attention bias, query norms, windows shorter than a sequence, scaled logits, scaled embeddings, fused
-    projections, a bias in the head, norms after the blocks."""
+    """Attention biases, query norms, sliding windows shorter than a sequence, scaled logits, scaled embeddings,
+    fused projections, a bias in the head, norms after the blocks."""
     config = getattr(transformers, f"{family}Config")(**{**SMALL, **settings})
     torch.manual_seed(3)
     model = getattr(transformers, f"{family}ForCausalLM")(config)
-    for p in model.parameters():  # biases start at zero, where a missing one would not be seen
+    for p in model.parameters():  # biases are zero at first: a bias that is left out would make no difference
         if p.dim() == 1:
             torch.nn.init.normal_(p, mean=1.0, std=0.3)
     reference = with_attention(model, "eager").eval()
@@ -277,7 +277,7 @@ def test_other_families(family, settings):
         ("Cohere", {"logit_scale": 0.25}, "logit_scale"),
     ],
 )
-def test_other_logits_are_refused(family, settings, message):
+def test_models_that_change_their_logits_are_an_error(family, settings, message):
     config = getattr(transformers, f"{family}Config")(**{**SMALL, **settings})
     model = getattr(transformers, f"{family}ForCausalLM")(config)
     model.set_attn_implementation("packed")
@@ -285,23 +285,23 @@ def test_other_logits_are_refused(family, settings, message):
         CompletionLogprobs(model)
 
 
-def test_unknown_treatment_of_logits_is_refused():
-    """No config key tells of it: only the model's own logits do."""
+def test_a_change_of_logits_without_a_config_key_is_an_error():
+    """It is found by comparing the head with the model's own logits."""
 
-    class Louder(transformers.LlamaForCausalLM):
+    class Scaled(transformers.LlamaForCausalLM):
         def forward(self, *args, **kwargs):
             out = super().forward(*args, **kwargs)
             out.logits = out.logits * 1.01
             return out
 
     model = tiny_llama("packed")
-    model.__class__ = Louder
-    with pytest.raises(ValueError, match="Louder does more to its logits"):
+    model.__class__ = Scaled
+    with pytest.raises(ValueError, match="Scaled computes its logits by more than its LM head"):
         CompletionLogprobs(model)
 
 
-def test_other_attention_is_refused():
-    """With sdpa the segments would go unread and neighbours would see each other."""
+def test_other_attention_is_an_error():
+    """sdpa would ignore the segments, and sequences would attend to other sequences of the row."""
     with pytest.raises(ValueError, match="'sdpa'.*packed"):
         CompletionLogprobs(tiny_llama("sdpa"))
 
@@ -346,7 +346,7 @@ def test_disabled_adapter_is_the_base_model():
         torch.testing.assert_close(module(batch).sums, expected, rtol=0, atol=0)
 
 
-def test_lora_on_the_head_is_refused():
+def test_lora_on_the_head_is_an_error():
     model = lora(tiny_llama("packed", tied=False), target_modules=["q_proj", "lm_head"])
     with pytest.raises(ValueError, match="modules_to_save"):
         CompletionLogprobs(model)

@@ -1,4 +1,4 @@
-"""The equations, worked by hand and held against TRL's trainers."""
+"""The loss equations: values and gradients worked by hand, and compared with TRL's trainers."""
 
 import math
 from typing import Any
@@ -34,7 +34,7 @@ def test_sft_sum_normalization():
     assert losses.sft(vector(-6, -1), torch.tensor([3, 4]), "sum").tolist() == [6.0, 1.0]
 
 
-def test_sft_token_normalization_is_the_mean_over_the_steps_tokens():
+def test_sft_token_normalization_is_the_mean_over_the_tokens_of_the_step():
     """7 tokens in 2 examples: mean length 3.5; losses 6/3.5 and 1/3.5; their mean is (6+1)/7 = nats per
     token."""
     values = losses.sft(vector(-6, -1), torch.tensor([3, 4]), "token", mean_length=3.5)
@@ -42,15 +42,15 @@ def test_sft_token_normalization_is_the_mean_over_the_steps_tokens():
     assert values.mean().item() == pytest.approx(1.0, rel=1e-15)
 
 
-def test_sft_token_normalization_needs_no_knowledge_of_the_split():
-    """Two micro-batches with the step's mean length add up to the whole step."""
+def test_sft_token_normalization_does_not_depend_on_micro_batches():
+    """With the mean length of the step, the losses of two micro-batches add up to that of the whole step."""
     lp, lengths = vector(-6, -1, -3, -8), torch.tensor([3, 4, 2, 7])
     whole = losses.sft(lp, lengths, "token", 4.0).sum()
     parts = [losses.sft(lp[s], lengths[s], "token", 4.0).sum() for s in (slice(0, 1), slice(1, 4))]
     assert sum(parts).item() == pytest.approx(whole.item(), rel=1e-15)
 
 
-def test_sft_refuses_unknown_normalization():
+def test_unknown_sft_normalization_is_an_error():
     with pytest.raises(ValueError, match="'tokens'.*example, sum or token"):
         losses.sft(vector(-1), torch.tensor([1]), "tokens")  # type: ignore[arg-type]
 
@@ -120,7 +120,7 @@ def test_kto_has_no_gradient_through_the_reference_point():
     assert lp.grad.item() == pytest.approx(-0.5 * 0.2350037, abs=5e-8)
 
 
-def test_rewards_carry_no_gradient():
+def test_rewards_have_no_gradient():
     """beta 0.5, r = 2: 1."""
     value = losses.rewards(vector(-10).requires_grad_(), vector(-12), 0.5)
     assert value.tolist() == [1.0] and not value.requires_grad
@@ -144,8 +144,8 @@ def test_local_weight_w_by_hand():
 
 
 def test_weighted_sum_in_float64():
-    """L = -lp/T = 2, 0.25, 3 with weights 0.001, 10, 1: (0.002 + 2.5 + 3) / 3 = 1.834; each example's
-    gradient is -w / (3 T) whatever its neighbours: -0.001/9, -10/12, -1/3."""
+    """L = -lp/T = 2, 0.25, 3 with weights 0.001, 10, 1: (0.002 + 2.5 + 3) / 3 = 1.834; the gradient of each
+    example is -w / (3 T), independent of the other examples: -0.001/9, -10/12, -1/3."""
     lp = vector(-6, -1, -3).requires_grad_()
     loss = (vector(0.001, 10, 1) * losses.sft(lp, torch.tensor([3, 4, 1]))).mean()
     loss.backward()
@@ -183,7 +183,7 @@ def test_weighted_kto_in_float64():
     assert lp.grad.tolist() == pytest.approx([-0.05 * slope, 2.25 * slope], rel=1e-14)
 
 
-# TRL: the same tiny model, tokens and reference. Their losses live in trainers, so the trainers are run.
+# TRL: the same tiny model, tokens and reference. TRL computes its losses inside trainers, so the trainers are run.
 
 
 def tokenizer():
@@ -196,7 +196,7 @@ def tokenizer():
 
 
 def trl_trainer(kind: str, rows: list[dict], folder, reference_seed: int = 5, **arguments):
-    """A TRL trainer over ready token ids."""
+    """A TRL trainer on rows that are tokenised already."""
     import trl
     from datasets import Dataset
 
@@ -228,7 +228,7 @@ def trl_trainer(kind: str, rows: list[dict], folder, reference_seed: int = 5, **
 
 
 def tiny_reference(attention: str, seed: int):
-    """The tiny model with its weights moved a little: a reference that differs from the policy."""
+    """The tiny model with noise added to its weights: a reference that differs from the policy."""
     model = tiny_llama(attention)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -260,7 +260,7 @@ def preferences():
 
 @pytest.mark.parametrize("wpo", [False, True])
 def test_dpo_equals_trl(preferences, tmp_path, wpo):
-    """Loss and gradient of DPO; with TRL's use_weighting also LW(W), which TRL (as WPO) clamps at 1."""
+    """Loss and gradient of DPO; with TRL's use_weighting also LW(W), which TRL clamps at 1, as WPO does."""
     prompts, chosen, rejected = preferences
     rows = [
         {"prompt_ids": p.tolist(), "chosen_ids": c.tolist(), "rejected_ids": r.tolist()}
@@ -285,7 +285,7 @@ def test_dpo_equals_trl(preferences, tmp_path, wpo):
 @pytest.mark.parametrize("reference_seed", [6, 5], ids=["z0_positive", "z0_clamped"])
 @pytest.mark.parametrize("labels", [[True, False, False, True], [False] * 4], ids=["mixed", "one_class"])
 def test_kto_equals_trl(preferences, tmp_path, labels, reference_seed):
-    """Loss and gradient of KTO; z0 over the batch from TRL's rotated pairs (x_i, y_(i-1))."""
+    """Loss and gradient of KTO, with z0 over the batch from TRL's mismatched pairs (x_i, y_(i-1))."""
     prompts, completions, _ = preferences
     mismatched = completions[-1:] + completions[:-1]
     rows = [
@@ -309,7 +309,7 @@ def test_kto_equals_trl(preferences, tmp_path, labels, reference_seed):
     reference = reference_sums(prompts, completions, reference_seed)
     loss = losses.kto(out.sums, reference, torch.tensor(labels), z0, 0.3, 1.5, 0.7).mean()
     loss.backward()
-    assert (z0 > 0) == (reference_seed == 6), "the two cases must lie on both sides of the clamp"
+    assert (z0 > 0) == (reference_seed == 6), "z0 must be positive in one case and clamped to 0 in the other"
     assert loss.item() == pytest.approx(expected, rel=1e-5)
     assert relative_distance(gradients(model), expected_gradient) < 1e-5
 
@@ -318,7 +318,7 @@ LABELS = [True, False, False, True]
 
 
 def stored(folder, loss: str, prompts: list, completions: list, others: list) -> training_data.Data:
-    """Four examples as `train.py` reads them, weights 1; `others`: rejected responses, or KTO's mates."""
+    """Four examples as `train.py` reads them, of weight 1. others: rejected responses, or those of mismatched pairs."""
     with folder_of("dataset", folder, {}, {}).writing() as (scratch, summary):
         writer, pairs = Writer(scratch, VOCABULARY), []
         for q, (prompt, completion, other) in enumerate(zip(prompts, completions, others, strict=True)):
@@ -335,11 +335,12 @@ def stored(folder, loss: str, prompts: list, completions: list, others: list) ->
 
 
 @pytest.mark.parametrize(
-    ("loss", "kl", "micro_batch", "theirs"), [("dpo", "step", 2, 4), ("kto", "step", 1, 4), ("kto", "microbatch", 2, 2)]
+    ("loss", "kl", "micro_batch", "trl_batch"),
+    [("dpo", "step", 2, 4), ("kto", "step", 1, 4), ("kto", "microbatch", 2, 2)],
 )
-def test_a_step_equals_trl(preferences, tmp_path, loss, kl, micro_batch, theirs):
-    """From the token store to the step's loss and gradient. z0 over the step: TRL on all four examples at once;
-    z0 per micro-batch: the mean of TRL on the same two micro-batches."""
+def test_a_step_equals_trl(preferences, tmp_path, loss, kl, micro_batch, trl_batch):
+    """From the dataset on disk to the loss and gradient of a step. With z0 over the step, TRL gets all four examples
+    in one batch; with z0 per micro-batch, the expected value is the mean of TRL's on the same two micro-batches."""
     prompts, completions, others = preferences
     others = others if loss == "dpo" else completions[-1:] + completions[:-1]
     data = stored(tmp_path / "data", loss, prompts, completions, others)
@@ -348,12 +349,12 @@ def test_a_step_equals_trl(preferences, tmp_path, loss, kl, micro_batch, theirs)
     model = tiny_llama("packed")
     module = CompletionLogprobs(model)
     numbers = objective.step_numbers(settings, module, step, lambda values: values)
-    found = 0.0
+    total = 0.0
     for micro, number in zip(step.micro_batches, numbers, strict=True):
         values, _ = objective.example_losses(settings, module(micro.batch), micro, number)
         part = (micro.weights * values).sum() / len(step.rows)
         part.backward()
-        found += part.item()
+        total += part.item()
 
     dpo = {"prompt_ids": prompts, "chosen_ids": completions, "rejected_ids": others}
     kto = {"prompt_ids": prompts, "completion_ids": completions, "KL_completion_ids": others}
@@ -361,10 +362,10 @@ def test_a_step_equals_trl(preferences, tmp_path, loss, kl, micro_batch, theirs)
     rows = [{**{name: values[i].tolist() for name, values in columns.items()}, "label": LABELS[i]} for i in step.rows]
     more = {} if loss == "dpo" else {"desirable_weight": 1.5, "undesirable_weight": 0.7}
     trainer = trl_trainer(loss.upper(), rows, tmp_path, reference_seed=6, beta=0.3, **more)
-    parts = [trl_loss(trainer, rows[i : i + theirs]) for i in range(0, 4, theirs)]
+    parts = [trl_loss(trainer, rows[i : i + trl_batch]) for i in range(0, 4, trl_batch)]
     expected = {name: sum(g[name] for _, g in parts) / len(parts) for name in parts[0][1]}
     assert len({float(number.z0) for number in numbers}) == (2 if kl == "microbatch" else 1)
-    assert found == pytest.approx(sum(value for value, _ in parts) / len(parts), rel=1e-5)
+    assert total == pytest.approx(sum(value for value, _ in parts) / len(parts), rel=1e-5)
     assert relative_distance(gradients(model), expected) < 1e-5
 
 
@@ -373,16 +374,16 @@ def test_a_step_equals_trl(preferences, tmp_path, loss, kl, micro_batch, theirs)
     [(Loss(name="kto"), "z0"), (Loss(name="dpo", local_weight="lw_p"), "mean_perplexity")],
     ids=["kto", "lw_p"],
 )
-def test_dropout_does_not_enter_the_numbers_of_a_step(preferences, tmp_path, settings, number):
-    """The same z0 and mean perplexity whatever the seed, and the model is left training."""
+def test_quantities_of_a_step_are_computed_without_dropout(preferences, tmp_path, settings, number):
+    """z0 and mean perplexity are the same for every seed, and the model is in training mode again afterwards."""
     data = stored(tmp_path / "data", settings.name, *preferences)
     step = objective.load(data, settings, Train(batch_size=4, micro_batch=1), 0, 0, 1, torch.device("cpu"))
     lora = peft.LoraConfig(r=4, lora_dropout=0.5, init_lora_weights=False, target_modules="all-linear")
     torch.manual_seed(0)
     module = CompletionLogprobs(peft.get_peft_model(tiny_llama("packed"), lora)).train()
-    found = []
+    values = []
     for seed in (0, 1):
         torch.manual_seed(seed)
         numbers = objective.step_numbers(settings, module, step, lambda values: values)
-        found.append([float(getattr(n, number)) for n in numbers])
-    assert found[0] == found[1] and found[0][0] > 0 and module.training
+        values.append([float(getattr(n, number)) for n in numbers])
+    assert values[0] == values[1] and values[0][0] > 0 and module.training

@@ -1,4 +1,4 @@
-"""Packed attention against the definition, written out with a full [T, T] mask in float64."""
+"""Packed attention, compared with the definition of attention with a full [T, T] mask in float64."""
 
 import pytest
 import torch
@@ -9,20 +9,20 @@ from east.training import packed_attention as attention
 from east.training.packed_attention import packed_attention
 from east.training.packing import PackedSegments, Segment
 
-# A shared prompt of 3 with responses of 4, 5 and 1; then two sequences of their own, one of a single token.
+# A prompt of 3 tokens shared by responses of 4, 5 and 1; then two separate sequences, one of a single token.
 SHARED = (Segment(0, 7), Segment(7, 12, 0, 3), Segment(12, 13, 0, 3), Segment(13, 19), Segment(19, 20))
 TOKENS = 20
 
 
 def visible(segments: tuple[Segment, ...], window: int | None = None) -> Tensor:
-    """[T, T] bool: who sees whom, by a token's place in its own sequence."""
+    """[T, T] bool: which keys each query attends to, from the position of each token in its sequence."""
     mask = torch.zeros(TOKENS, TOKENS, dtype=torch.bool)
     for s in segments:
         sequence = [*range(s.prefix_start, s.prefix_stop), *range(s.start, s.stop)]
-        for place, query in enumerate(sequence):
+        for position, query in enumerate(sequence):
             if query >= s.start:
-                first = 0 if window is None else max(0, place - window + 1)
-                mask[query, sequence[first : place + 1]] = True
+                first = 0 if window is None else max(0, position - window + 1)
+                mask[query, sequence[first : position + 1]] = True
     return mask
 
 
@@ -50,8 +50,8 @@ def run(qkv: list[Tensor], segments: tuple[Segment, ...], **kwargs) -> Tensor:
 
 
 def test_visible_by_hand():
-    """The second response's first token (row 7) sees the prompt 0 1 2 and itself, not response one (3 to
-    6); with a window of 2 it sees only the prompt's last token and itself."""
+    """The first token of the second response (row 7) sees the prompt 0 1 2 and itself, not the first response (3 to
+    6); with a window of 2 it sees only the last token of the prompt and itself."""
     assert visible(SHARED)[7].nonzero()[:, 0].tolist() == [0, 1, 2, 7]
     assert visible(SHARED, window=2)[7].nonzero()[:, 0].tolist() == [2, 7]
 
@@ -60,38 +60,38 @@ def test_visible_by_hand():
 @pytest.mark.parametrize("window", [None, 1, 2, 5, 100])
 def test_equals_the_definition(heads, kv_heads, window):
     qkv = random_heads(heads, kv_heads, torch.float64)
-    found = run(qkv, SHARED, sliding_window=window)
+    out = run(qkv, SHARED, sliding_window=window)
     expected = definition(*qkv, visible(SHARED, window), 0.3)
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
     direction = torch.randn_like(expected)
     for a, b in zip(
-        torch.autograd.grad((found * direction).sum(), qkv),
+        torch.autograd.grad((out * direction).sum(), qkv),
         torch.autograd.grad((expected * direction).sum(), qkv),
         strict=True,
     ):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
-def test_bfloat16_stays_within_its_own_rounding():
+def test_bfloat16_errors_are_rounding_errors():
     """bf16 has 8 significant bits: outputs of magnitude about 1 agree with float64 to a few parts in 2^8."""
     qkv = random_heads(4, 2, torch.bfloat16)
-    found = run(qkv, SHARED)
+    out = run(qkv, SHARED)
     expected = definition(*(x.double() for x in qkv), visible(SHARED), 0.3)
-    assert found.dtype == torch.bfloat16
-    torch.testing.assert_close(found.double(), expected, rtol=0.02, atol=0.02)
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(out.double(), expected, rtol=0.02, atol=0.02)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="the varlen kernel needs a CUDA device")
 @pytest.mark.parametrize(("kv_heads", "window"), [(4, None), (2, None), (2, 4)])
 def test_varlen_kernel_equals_the_definition(kv_heads, window):
     qkv = random_heads(4, kv_heads, torch.bfloat16, "cuda", head_dim=64)
-    found = run(qkv, SHARED, sliding_window=window)
+    out = run(qkv, SHARED, sliding_window=window)
     wide = [x.detach().double().requires_grad_() for x in qkv]
     expected = definition(*wide, visible(SHARED, window).cuda(), 0.3)
-    torch.testing.assert_close(found.double(), expected, rtol=0.02, atol=0.02)
+    torch.testing.assert_close(out.double(), expected, rtol=0.02, atol=0.02)
     direction = torch.randn_like(expected)
     for a, b in zip(
-        torch.autograd.grad((found * direction).sum(), qkv),
+        torch.autograd.grad((out * direction).sum(), qkv),
         torch.autograd.grad((expected * direction).sum(), wide),
         strict=True,
     ):
@@ -99,13 +99,13 @@ def test_varlen_kernel_equals_the_definition(kv_heads, window):
 
 
 def test_varlen_arguments_by_hand():
-    """Queries 7, 5, 1, 6, 1. Keys: the shared prompt's 3 are repeated: 7, 8, 4, 6, 1."""
-    found = PackedSegments(SHARED, "cpu")
-    assert found.cu_q.tolist() == [0, 7, 12, 13, 19, 20] and found.max_q == 7
-    assert found.cu_k.tolist() == [0, 7, 15, 19, 25, 26] and found.max_k == 8
+    """Queries: 7, 5, 1, 6, 1. Keys, with the 3 of the shared prompt repeated: 7, 8, 4, 6, 1."""
+    segments = PackedSegments(SHARED, "cpu")
+    assert segments.cu_q.tolist() == [0, 7, 12, 13, 19, 20] and segments.max_q == 7
+    assert segments.cu_k.tolist() == [0, 7, 15, 19, 25, 26] and segments.max_k == 8
     expected = [*range(7), 0, 1, 2, *range(7, 12), 0, 1, 2, 12, *range(13, 19), 19]
-    assert found.key_rows is not None and found.key_rows.tolist() == expected
-    assert found.cu_q.dtype == found.cu_k.dtype == torch.int32
+    assert segments.key_rows is not None and segments.key_rows.tolist() == expected
+    assert segments.cu_q.dtype == segments.cu_k.dtype == torch.int32
 
 
 def test_varlen_gathers_no_keys_without_shared_prompts():
@@ -113,7 +113,7 @@ def test_varlen_gathers_no_keys_without_shared_prompts():
 
 
 class LargestTensor(TorchDispatchMode):
-    """Records the number of elements of the largest tensor made."""
+    """Records the number of elements of the largest tensor that is created."""
 
     elements = 0
 
@@ -127,7 +127,7 @@ class LargestTensor(TorchDispatchMode):
 
 def test_memory_is_linear_in_the_number_of_sequences():
     """64 sequences of 32 tokens: T = 2048, T^2 = 4.2 million; q, k and v have 1 * 2 * 2048 * 8 = 32768
-    elements each and nothing larger is made, forward or backward."""
+    elements each, and no larger tensor is created, neither in forward nor in backward."""
     segments = tuple(Segment(32 * i, 32 * i + 32) for i in range(64))
     qkv = [torch.randn(1, 2, 2048, 8, requires_grad=True) for _ in range(3)]
     with LargestTensor() as record:
@@ -143,48 +143,49 @@ def test_memory_is_linear_in_the_number_of_sequences():
         ({"dropout": 0.1}, "attention dropout"),
     ],
 )
-def test_what_is_not_computed_is_refused(kwargs, message):
+def test_unsupported_attention_options_are_an_error(kwargs, message):
     with pytest.raises(ValueError, match=f"does not compute {message}"):
         run(random_heads(4, 4, torch.float32), SHARED, **kwargs)
 
 
-def test_generation_with_packed_attention_is_refused():
+def test_generation_with_packed_attention_is_an_error():
     with pytest.raises(ValueError, match="load the model with sdpa"):
         packed_attention(torch.nn.Module(), *random_heads(4, 4, torch.float32), None)
 
 
 class Heads:
-    """What `check_kernel` reads of a transformers config."""
+    """The keys of a transformers config that `check_kernel` reads."""
 
     hidden_size, num_attention_heads, num_key_value_heads, sliding_window = 64, 4, 2, 4096
 
 
-def blind(query, key, value, segments, *rest):
-    """A kernel that does not show prompts to the responses that share them."""
-    alone = tuple(Segment(s.start, s.stop) for s in segments.spans)
-    return attention._by_segment(query, key, value, alone, *rest)
+def without_shared_prompts(query, key, value, segments, *rest):
+    """A wrong kernel: responses do not attend to their shared prompt."""
+    separate = tuple(Segment(s.start, s.stop) for s in segments.spans)
+    return attention._by_segment(query, key, value, separate, *rest)
 
 
 def without_gradient_of_keys(query, key, *rest):
+    """A wrong kernel: the gradient of the keys is zero."""
     return attention._by_segment(query, key.detach() + 0 * key, rest[0], rest[1].spans, *rest[2:])
 
 
-@pytest.mark.parametrize("kernel", [blind, without_gradient_of_keys])
+@pytest.mark.parametrize("kernel", [without_shared_prompts, without_gradient_of_keys])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_wrong_kernel_is_found_before_training(monkeypatch, kernel, dtype):
-    """A kernel that is right passes, also in bfloat16; a wrong output and a wrong gradient do not."""
+def test_a_wrong_kernel_is_detected_before_training(monkeypatch, kernel, dtype):
+    """A correct kernel passes the check, also in bfloat16; one with a wrong output or a wrong gradient does not."""
     by_segment = attention._by_segment
 
-    def on_gpu(right):
-        def chosen(module, query, key, value, mask, *, segments, scaling=None, sliding_window=None, per_segment=False):
+    def on_gpu(correct):
+        def attend(module, query, key, value, mask, *, segments, scaling=None, sliding_window=None, per_segment=False):
             if per_segment:
                 return by_segment(query, key, value, segments.spans, scaling, sliding_window), None
-            if right:
+            if correct:
                 return by_segment(query.double(), key.double(), value.double(), segments.spans, scaling,
                                   sliding_window).to(query.dtype), None  # fmt: skip
             return kernel(query, key, value, segments, scaling, sliding_window), None
 
-        return chosen
+        return attend
 
     monkeypatch.setattr(attention, "packed_attention", on_gpu(True))
     attention.check_kernel(Heads, torch.device("cpu"), dtype)
@@ -193,7 +194,7 @@ def test_a_wrong_kernel_is_found_before_training(monkeypatch, kernel, dtype):
         attention.check_kernel(Heads, torch.device("cpu"), dtype)
 
 
-def test_a_flash_attn_that_does_not_load_is_one_clear_line(monkeypatch):
+def test_flash_attn_that_does_not_load_is_a_one_line_error(monkeypatch):
     def broken(*_, **__):
         raise ImportError("undefined symbol")
 

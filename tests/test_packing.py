@@ -1,4 +1,4 @@
-"""Packing: tokens, positions, segments and the one shift of labels, worked by hand and by property."""
+"""Packing: tokens, positions, segments and the shift of labels, worked by hand and by properties of random input."""
 
 import numpy as np
 import pytest
@@ -36,9 +36,9 @@ def test_shared_prompt_by_hand():
     assert spans(batch) == [(0, 4, 0, 0), (4, 7, 0, 2)]
 
 
-def test_equal_prompts_are_found_wherever_they_stand():
-    """Chosen first, rejected after: prompts [1], [2], [1], [2]. Stored as 1 3, 5 | 2 4, 6; results stay
-    in the order given: targets 3, 4, 5, 6."""
+def test_equal_prompts_need_not_be_next_to_each_other():
+    """Chosen responses first, then rejected ones: prompts [1], [2], [1], [2]. Packed as 1 3, 5 | 2 4, 6; results
+    are in the order of the input: targets 3, 4, 5, 6."""
     batch = pack([[1], [2], [1], [2]], [[3], [4], [5], [6]])
     assert batch.input_ids.tolist() == [1, 3, 5, 2, 4, 6]
     assert batch.rows.tolist() == [0, 3, 0, 3]
@@ -52,8 +52,8 @@ def test_sharing_can_be_switched_off():
     assert spans(batch) == [(0, 3, 0, 0), (3, 6, 0, 0)]
 
 
-def test_prompts_of_equal_bytes_but_different_type_are_equal():
-    """A list and an int32 array of the same ids are the same prompt; a prefix of it is another one."""
+def test_prompts_of_equal_ids_but_different_type_are_equal():
+    """A list and an int32 array of the same ids are the same prompt; a prefix of it is a different one."""
     batch = pack([[1, 2], np.array([1, 2], dtype=np.int32), [1]], [[3], [4], [5]])
     assert batch.input_ids.tolist() == [1, 2, 3, 4, 1, 5]
 
@@ -67,7 +67,7 @@ def test_prompts_of_equal_bytes_but_different_type_are_equal():
         ([[1], [2]], [[3], []], r"completion 1 has shape \(0,\)"),
     ],
 )
-def test_bad_input_is_named(prompts, completions, message):
+def test_errors_name_the_bad_input(prompts, completions, message):
     with pytest.raises(ValueError, match=message):
         pack(prompts, completions)
 
@@ -77,8 +77,8 @@ tokens = st.lists(st.integers(0, 5), min_size=1, max_size=6)
 
 @given(st.lists(st.tuples(st.sampled_from([[1], [1, 2], [3]]), tokens), min_size=1, max_size=7), st.booleans())
 def test_every_sequence_can_be_read_back(pairs, share):
-    """What each segment's queries see, in order, is exactly prompt + completion; each row predicts the token
-    that follows it there; the input is untouched."""
+    """The tokens that the queries of a segment see are, in order, exactly prompt + completion; each row predicts
+    the token that follows it there; the input is unchanged."""
     prompts, completions = [p for p, _ in pairs], [np.array(c) for _, c in pairs]
     copies = [c.copy() for c in completions]
     batch = pack(prompts, completions, share)
@@ -88,8 +88,8 @@ def test_every_sequence_can_be_read_back(pairs, share):
         seen = [*range(s.prefix_start, s.prefix_stop), *range(s.start, s.stop)]
         assert batch.position_ids[seen].tolist() == list(range(len(seen)))
         visible.append((s, seen))
-    found = sorted(batch.input_ids[seen].tolist() for _, seen in visible)
-    assert found == sorted([*p, *c.tolist()] for p, c in zip(prompts, completions, strict=True))
+    sequences = sorted(batch.input_ids[seen].tolist() for _, seen in visible)
+    assert sequences == sorted([*p, *c.tolist()] for p, c in zip(prompts, completions, strict=True))
 
     offset = 0
     for prompt, completion in zip(prompts, completions, strict=True):
@@ -105,7 +105,7 @@ def test_every_sequence_can_be_read_back(pairs, share):
 
 
 @given(st.lists(st.tuples(st.sampled_from([[1], [1, 2], [3]]), tokens), min_size=1, max_size=7))
-def test_shared_batches_hold_each_prompt_once(pairs):
+def test_shared_batches_store_each_prompt_once(pairs):
     batch = pack([p for p, _ in pairs], [c for _, c in pairs])
     distinct = {tuple(p) for p, _ in pairs}
     assert len(batch.input_ids) == sum(map(len, distinct)) + sum(len(c) for _, c in pairs)

@@ -1,4 +1,4 @@
-"""Training on the real engines: ZeRO stages, losses, LoRA, split invariance, exports, refusals."""
+"""train.py with DeepSpeed: ZeRO stages, losses, LoRA, independence of micro-batches, exports, errors."""
 
 import json
 import math
@@ -37,7 +37,7 @@ def prepared(tmp_path_factory, tiny_model) -> Path:
 
 @pytest.fixture(scope="module")
 def matrix(prepared, tiny_model) -> dict[str, dict]:
-    """Every loss x full or LoRA x ZeRO 0 to 3 on two processes, and ZeRO 0 on one: name to metrics."""
+    """Metrics by name of runs on two processes: every loss, full or LoRA, with ZeRO 0 to 3."""
     runs = {}
     for loss in LOSSES:
         for lora in (None, {"r": 4, "alpha": 4}):
@@ -71,21 +71,21 @@ def test_loss_curves_are_equal_over_zero_stages_and_ranks(matrix, prepared, tiny
     expected = losses(alone)
     assert len(expected) == 4 and expected[3] != expected[0]
     for stage in range(4):
-        found = [row["loss"] for row in matrix[f"{loss}-{kind}-zero{stage}"]]
-        assert found == pytest.approx(expected, rel=1e-5), f"ZeRO {stage}"
+        curve = [row["loss"] for row in matrix[f"{loss}-{kind}-zero{stage}"]]
+        assert curve == pytest.approx(expected, rel=1e-5), f"ZeRO {stage}"
         norms = [row["grad_norm"] for row in matrix[f"{loss}-{kind}-zero{stage}"]]
         assert norms == pytest.approx([r["grad_norm"] for r in metrics.read(alone.folder_of("train"))], rel=1e-4)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_step_0_invariants(matrix, prepared, tiny_model, loss):
-    """Policy = reference: DPO ln 2 mean(w), rewards 0; KTO 0.5 mean(w lambda), z0 0."""
+    """Policy and reference are equal. DPO: loss ln 2 mean(w), rewards 0. KTO: loss 0.5 mean(w lambda), z0 0."""
     first = matrix[f"{loss}-full-zero0"][0]
-    found = config.parse(settings(prepared, tiny_model, loss={"name": loss}))
-    weights = np.load(found.folder_of("weights") / "weights.npy")
+    run = config.parse(settings(prepared, tiny_model, loss={"name": loss}))
+    weights = np.load(run.folder_of("weights") / "weights.npy")
     from east.training import schedule
 
-    _, rows = schedule.step_rows(np.flatnonzero(np.load(found.folder_of("weights") / "kept.npy")), 0, 8, 0)
+    _, rows = schedule.step_rows(np.flatnonzero(np.load(run.folder_of("weights") / "kept.npy")), 0, 8, 0)
     if loss == "dpo":
         assert first["loss"] == pytest.approx(math.log(2) * weights[rows].mean(), rel=1e-5)
         assert abs(first["reward_chosen"]) < 1e-5 and abs(first["reward_rejected"]) < 1e-5
@@ -113,15 +113,15 @@ def test_micro_batches_do_not_change_the_curve(prepared, tiny_model, change):
     curves = []
     for split in ({"micro_batch": 8}, {"micro_batch": 3}, {"micro_batch": 1}, {"micro_tokens": 150}):
         name = "-".join([*change.values(), *split, *map(str, split.values())])
-        found = config.parse(settings(prepared, tiny_model, name=name, loss=change, train={**split, "max_steps": 4}))
-        train.train(found)
-        curves.append(losses(found))
+        run = config.parse(settings(prepared, tiny_model, name=name, loss=change, train={**split, "max_steps": 4}))
+        train.train(run)
+        curves.append(losses(run))
     for curve in curves[1:]:
         assert curve == pytest.approx(curves[0], rel=1e-5)
 
 
-def test_release_weighting_depends_on_the_micro_batch_as_the_release_does(prepared, tiny_model):
-    """Weights averaged over the micro-batch: with one example each it is w_i L_i again."""
+def test_microbatch_normalization_depends_on_the_micro_batch_as_the_released_code_does(prepared, tiny_model):
+    """Weights are averaged over the micro-batch: with one example per micro-batch the loss is w_i L_i."""
     curves = {}
     for name, change in {"example": {}, "microbatch": {"normalization": "microbatch"}}.items():
         for micro in (1, 8):
@@ -135,7 +135,7 @@ def test_release_weighting_depends_on_the_micro_batch_as_the_release_does(prepar
     assert abs(curves["microbatch", 8][0] - curves["example", 8][0]) > 1e-3
 
 
-def test_exported_folder_loads_and_merged_lora_equals_the_adapter(matrix, prepared, tiny_model):
+def test_exported_model_loads_and_merged_lora_equals_the_adapter(matrix, prepared, tiny_model):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -153,25 +153,25 @@ def test_exported_folder_loads_and_merged_lora_equals_the_adapter(matrix, prepar
 
 @pytest.mark.parametrize("stage", range(4))
 def test_exported_weights_are_the_same_over_zero_stages(matrix, prepared, tiny_model, stage):
-    """To a thousandth of what training moved: Adam magnifies the last bit of gradients near zero."""
+    """To a thousandth of the change by training, because Adam magnifies rounding errors of gradients near zero."""
     from safetensors.torch import load_file
 
     def weights(name: str) -> dict[str, torch.Tensor]:
         folder = config.parse(settings(prepared, tiny_model, name=name)).folder_of("train") / "final"
         return load_file(folder / "model.safetensors")
 
-    expected, found = weights("dpo-full-zero0"), weights(f"dpo-full-zero{stage}")
+    expected, exported = weights("dpo-full-zero0"), weights(f"dpo-full-zero{stage}")
     start = load_file(tiny_model / "model.safetensors")
-    assert expected.keys() == found.keys()
-    moved = sum(float((expected[k] - start[k]).square().sum()) for k in expected)
-    apart = sum(float((expected[k] - found[k]).square().sum()) for k in expected)
-    assert moved > 0 and apart < 1e-6 * moved
+    assert expected.keys() == exported.keys()
+    change = sum(float((expected[k] - start[k]).square().sum()) for k in expected)
+    difference = sum(float((expected[k] - exported[k]).square().sum()) for k in expected)
+    assert change > 0 and difference < 1e-6 * change
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_offload_and_checkpointing_and_bf16(prepared, tiny_model, dtype):
-    """CPU offload, gradient checkpointing and compiled layers change how, not what: the curve is that of the plain run.
-    Compiled in bfloat16 only: it takes half a minute, and test_logprobs.py holds compiled float32 to the plain one."""
+def test_offload_checkpointing_and_compiling_keep_the_loss_curve(prepared, tiny_model, dtype):
+    """CPU offload, gradient checkpointing and compiled layers have the loss curve of a run without them. Layers are
+    compiled in bfloat16 only, because it takes half a minute; test_logprobs.py checks them in float32."""
     curves = []
     changes = {
         "plain": {"deepspeed": str(ROOT / "ds_configs/zero1.json")},
@@ -180,7 +180,7 @@ def test_offload_and_checkpointing_and_bf16(prepared, tiny_model, dtype):
         "recompute": {"deepspeed": str(ROOT / "ds_configs/zero1.json"), "gradient_checkpointing": True},
         "compiled": {"deepspeed": str(ROOT / "ds_configs/zero2.json"), "compile": True},
     }
-    if dtype == "float32" or shutil.which("g++") is None:  # as there, torch.compile on the CPU needs g++
+    if dtype == "float32" or shutil.which("g++") is None:  # torch.compile on the CPU needs g++
         del changes["compiled"]
     for name, change in changes.items():
         values = settings(
@@ -194,43 +194,43 @@ def test_offload_and_checkpointing_and_bf16(prepared, tiny_model, dtype):
         assert curve == pytest.approx(curves[0], rel=tolerance)
 
 
-def test_sigterm_saves_first(prepared, tiny_model, tmp_path):
-    """The program itself. PyTorch loads extensions under a lock file: a start killed meanwhile leaves it behind, and
-    every later one hung; this one finds such a lock."""
+def test_after_sigterm_train_py_saves_and_exits(prepared, tiny_model, tmp_path):
+    """With a stale lock in the folder of PyTorch's extensions, as a process leaves it that is killed while it compiles
+    one: start-up must not wait for it."""
     (tmp_path / "deepspeed_shm_comm").mkdir()
     (tmp_path / "deepspeed_shm_comm" / "lock").touch()
-    found = config.parse(
+    run = config.parse(
         settings(prepared, tiny_model, name="terminated", train={"epochs": 50, "checkpoint_every": 1000})
     )
     process = subprocess.Popen(
-        [sys.executable, "train.py", "--config", str(run_file(prepared, found))],
+        [sys.executable, "train.py", "--config", str(run_file(prepared, run))],
         cwd=ROOT, env={**environment(), "TORCH_EXTENSIONS_DIR": str(tmp_path)}, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     began = time.monotonic()
-    while len(metrics.read(found.folder_of("train"))) < 2 and process.poll() is None:
-        assert time.monotonic() - began < 120, "it waits for the lock"
+    while len(metrics.read(run.folder_of("train"))) < 2 and process.poll() is None:
+        assert time.monotonic() - began < 120, "start-up waits for the stale lock"
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 143
-    saved = (found.folder_of("train") / "checkpoint" / "latest").read_text()
-    assert saved == f"step_{len(metrics.read(found.folder_of('train')))}"
+    saved = (run.folder_of("train") / "checkpoint" / "latest").read_text()
+    assert saved == f"step_{len(metrics.read(run.folder_of('train')))}"
 
 
 def test_a_run_with_other_settings_does_not_continue_this_one(prepared, tiny_model):
-    """And what the error advises mends it."""
+    """And following the advice of the error fixes it."""
     values = settings(prepared, tiny_model, name="claimed", train={"max_steps": 2})
     train.train(config.parse(values))
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, "an export can be ended: the checkpoint stands"
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, "SIGTERM ends the export: the checkpoint is saved"
     values["train"]["lr"] = 5e-4
-    with pytest.raises(ValueError, match=r"made from something else: train.lr: found 0.001, expected 0.0005") as stop:
+    with pytest.raises(ValueError, match=r"made from something else: train.lr: found 0.001, expected 0.0005") as error:
         train.train(config.parse(values))
-    advice = re.search(r"\((rm -r [^)]*)\)", str(stop.value))
+    advice = re.search(r"\((rm -r [^)]*)\)", str(error.value))
     assert advice and command(*advice[1].split()).returncode == 0
     train.train(config.parse(values))
     assert len(losses(config.parse(values))) == 2
 
 
-def test_a_finished_run_does_not_mind_settings_that_its_loss_does_not_read(prepared, tiny_model, capsys):
+def test_settings_that_the_loss_does_not_read_may_change_after_training(prepared, tiny_model, capsys):
     values = settings(prepared, tiny_model, name="unread", train={"max_steps": 1})
     train.train(config.parse(values))
     capsys.readouterr()
@@ -249,128 +249,129 @@ CHANGES = {
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("case", CHANGES)
-def test_a_reference_that_is_off_by_a_constant_stops_the_first_step(prepared, tiny_model, monkeypatch, case, dtype):
-    """DPO's margin does not see a constant, KTO's classes cancel: the loss of step 0 is what it should be. Seven nats
-    are beyond the 0.2 sqrt(T) of bfloat16 up to 1,225 tokens. `kto-pairs`: only the mismatched pairs are off."""
-    off = 0.0
+def test_a_reference_that_is_wrong_by_a_constant_stops_the_first_step(prepared, tiny_model, monkeypatch, case, dtype):
+    """A constant cancels in DPO's margin and over KTO's two classes, so that the loss of step 0 does not show it. Seven
+    nats exceed the tolerance of bfloat16, 0.2 sqrt(T), up to 1,225 tokens. `kto-pairs`: only the reference of the
+    mismatched pairs is wrong."""
+    shift = 0.0
 
-    def column(found, tokens, _):  # scored in float32: bfloat16 rounds it by less than is allowed
+    def column(run, tokens, _):  # computed in float32: the difference to bfloat16 is within the tolerance
         pairs = tokens.sequences["sample"] == -1
         wrong = pairs if case == "kto-pairs" else np.ones(len(pairs))
-        return np.load(found.folder_of("reference") / "logprobs.npy") + off * wrong, SimpleNamespace(fingerprint="")
+        return np.load(run.folder_of("reference") / "logprobs.npy") + shift * wrong, SimpleNamespace(fingerprint="")
 
     monkeypatch.setattr(training_data, "reference", column)
     values = settings(
         prepared, tiny_model, name=f"{case}-{dtype}", loss=CHANGES[case], train={"dtype": dtype, "max_steps": 1}
     )
     train.train(config.parse(values))
-    off = 7.0
+    shift = 7.0
     monkeypatch.setattr(reference, "check", lambda *_: None)
-    found = config.parse({**values, "name": f"shifted-{case}-{dtype}"})
+    run = config.parse({**values, "name": f"shifted-{case}-{dtype}"})
     with pytest.raises(ValueError, match=r"step 0: .* sqrt\(T\) nats from its reference, .*; delete the round's"):
-        train.train(found)
-    assert not (found.folder_of("train") / "checkpoint").exists()
+        train.train(run)
+    assert not (run.folder_of("train") / "checkpoint").exists()
 
 
-def test_changed_base_model_under_a_cached_reference_stops(tmp_path, tiny_model):
+def test_a_reference_of_another_model_is_an_error(tmp_path, tiny_model):
     from safetensors.torch import load_file, save_file
 
     copy = tmp_path / "model"
     subprocess.run(["cp", "-r", str(tiny_model), str(copy)], check=True)
-    found = prepare(tmp_path, copy, loss={"name": "dpo"})
+    run = prepare(tmp_path, copy, loss={"name": "dpo"})
     tensors = load_file(copy / "model.safetensors")
     name = next(iter(tensors))
     save_file({**tensors, name: tensors[name] + 0.01}, copy / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match="was made from something else: model: found"):
-        train.train(found)
+    with pytest.raises(ValueError, match=r"\(reference\) was made from something else: model: found"):
+        train.train(run)
 
 
-def test_tokenizer_that_differs_from_the_index_stops(tmp_path, tiny_model):
+def test_another_tokenizer_than_that_of_the_dataset_is_an_error(tmp_path, tiny_model):
     from east.toy import arithmetic
     from east.toy.tiny_model import make_tiny_model
 
-    found = prepare(tmp_path, tiny_model)
+    run = prepare(tmp_path, tiny_model)
     other = tmp_path / "other"
     texts = [r["question"] for r in arithmetic.problems("hard", "train", 50, 1)]
     make_tiny_model(other, texts, hidden_size=32, layers=2, seed=0)
-    changed = found.model_copy(update={"model": found.model.model_copy(update={"path": str(other)})})
-    with pytest.raises(ValueError, match="made from something else: tokenizer: found"):
+    changed = run.model_copy(update={"model": run.model.model_copy(update={"path": str(other)})})
+    with pytest.raises(ValueError, match=r"\(dataset\) was made from something else: tokenizer: found"):
         train.train(changed)
 
 
-def broken(monkeypatch, spoil):
-    """Calls `spoil` on a parameter of the policy that train.py builds."""
+def change_policy(monkeypatch, change):
+    """Call `change` on a parameter of the policy that train.py builds."""
+    build = train.build
 
-    def build(*arguments):
-        model = built(*arguments)
-        spoil(next(model.module.parameters()))
+    def build_changed(*arguments):
+        model = build(*arguments)
+        change(next(model.module.parameters()))
         return model
 
-    built = train.build
-    monkeypatch.setattr(train, "build", build)
+    monkeypatch.setattr(train, "build", build_changed)
 
 
 def test_non_finite_loss_stops_before_the_update_and_names_the_examples(prepared, tiny_model, monkeypatch):
-    broken(monkeypatch, lambda parameter: parameter.data.fill_(float("inf")))
-    found = config.parse(settings(prepared, tiny_model, name="diverged"))
+    change_policy(monkeypatch, lambda parameter: parameter.data.fill_(float("inf")))
+    run = config.parse(settings(prepared, tiny_model, name="diverged"))
     with pytest.raises(ValueError, match=r"step 0: the loss is (nan|inf); no update was made.*: \['arith"):
-        train.train(found)
-    assert not (found.folder_of("train") / "checkpoint").exists()
+        train.train(run)
+    assert not (run.folder_of("train") / "checkpoint").exists()
 
 
-def test_a_run_that_diverges_ends(prepared, tiny_model):
-    found = config.parse(settings(prepared, tiny_model, name="far", train={"lr": 1e30, "warmup_ratio": 0.0}))
+def test_a_run_that_diverges_stops_with_an_error(prepared, tiny_model):
+    run = config.parse(settings(prepared, tiny_model, name="far", train={"lr": 1e30, "warmup_ratio": 0.0}))
     with pytest.raises(ValueError, match=r"step \d+: the (loss|gradient norm) is (nan|inf)"):
-        train.train(found)
+        train.train(run)
 
 
 def test_a_gradient_that_is_not_finite_is_not_saved(prepared, tiny_model, monkeypatch):
-    """A finite loss whose backward overflows: clipping would turn every weight into nan."""
-    broken(monkeypatch, lambda parameter: parameter.register_hook(lambda gradient: gradient * float("nan")))
-    found = config.parse(settings(prepared, tiny_model, name="overflow", train={"checkpoint_every": 1}))
+    """The loss is finite, but its gradient is nan: clipping would turn every weight into nan."""
+    change_policy(monkeypatch, lambda parameter: parameter.register_hook(lambda gradient: gradient * float("nan")))
+    run = config.parse(settings(prepared, tiny_model, name="overflow", train={"checkpoint_every": 1}))
     with pytest.raises(ValueError, match=r"step 0: the gradient norm is nan; nothing was saved.*: \['arith"):
-        train.train(found)
-    assert not (found.folder_of("train") / "checkpoint").exists()
+        train.train(run)
+    assert not (run.folder_of("train") / "checkpoint").exists()
 
 
-def test_the_public_command_under_the_launcher(matrix, prepared, tiny_model):
-    """`deepspeed train.py --config X`, as the README has it, is what the matrix ran."""
+def test_the_command_of_the_readme_with_the_launcher(matrix, prepared, tiny_model):
+    """`deepspeed train.py --config X` trains as the runs of the fixture `matrix` do."""
     values = settings(
         prepared, tiny_model, name="launched", loss={"name": "dpo"},
         train={"deepspeed": str(ROOT / "ds_configs/zero2.json"), "max_steps": 4},
     )  # fmt: skip
-    found = config.parse(values)
+    run = config.parse(values)
     port = str(20_000 + (os.getpid() + 1) % 20_000)
     launcher = ["deepspeed", "--num_accelerators", 2, "--master_port", port]
-    done = command(*launcher, "train.py", "--config", run_file(prepared, found))
+    done = command(*launcher, "train.py", "--config", run_file(prepared, run))
     assert done.returncode == 0, done.stderr[-3000:]
-    assert losses(found) == [row["loss"] for row in matrix["dpo-full-zero2"]]
+    assert losses(run) == [row["loss"] for row in matrix["dpo-full-zero2"]]
 
 
-def test_one_line_errors():
+def test_errors_are_one_line():
     done = command("python", "train.py", "--config", "configs/none.yaml")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.strip().splitlines()[-1].startswith("error: configs/none.yaml: cannot read the run file")
     assert "Traceback" not in done.stderr
 
 
-def test_read_only_output_is_a_clear_error_and_leaves_earlier_files(prepared, tiny_model, tmp_path):
-    """A file where the folder should be: even root cannot write there."""
+def test_output_that_cannot_be_written_is_an_error_and_keeps_earlier_files(prepared, tiny_model, tmp_path):
+    """A file is where the folder should be, so that even root cannot write."""
     write_responses(tmp_path / "responses.jsonl")
-    found = prepare(tmp_path, tiny_model)
-    before = files.file_digest(found.folder_of("dataset") / "tokens.bin")
-    (found.folder / "train").write_text("in the way")
+    run = prepare(tmp_path, tiny_model)
+    before = files.file_digest(run.folder_of("dataset") / "tokens.bin")
+    (run.folder / "train").write_text("in the way")
     with pytest.raises(ValueError, match="cannot write .*what was complete before is intact"):
-        train.train(found)
-    assert files.file_digest(found.folder_of("dataset") / "tokens.bin") == before
+        train.train(run)
+    assert files.file_digest(run.folder_of("dataset") / "tokens.bin") == before
 
 
-def test_a_dataset_of_another_loss_or_rule_is_not_trained(tmp_path, tiny_model):
-    """An SFT dataset has no rejected responses (-1): trained as DPO it would pair with the last sequence."""
+def test_a_dataset_of_another_loss_or_rule_is_an_error(tmp_path, tiny_model):
+    """An SFT dataset has no rejected responses (row -1): DPO would read row -1 as the last sequence."""
     prepare(tmp_path, tiny_model, examples={"name": "mine"})
     for change, message in (
         ({"loss": {"name": "dpo"}, "examples": {"name": "mine"}}, 'loss: found "sft", expected "dpo"'),
-        ({"examples": {"name": "mine", "per_question": 2}}, "made from something else: rules"),
+        ({"examples": {"name": "mine", "per_question": 2}}, "rules.per_question: found 1, expected 2"),
     ):
         with pytest.raises(ValueError, match=message):
             train.train(config.parse(settings(tmp_path, tiny_model, **change)))
@@ -385,7 +386,7 @@ def test_a_checkpoint_later_than_max_steps_is_not_exported(prepared, tiny_model)
         train.train(config.parse(values))
 
 
-def test_micro_batch_is_part_of_the_run_where_it_decides_the_result(prepared, tiny_model):
+def test_micro_batch_may_not_change_where_the_result_depends_on_it(prepared, tiny_model):
     values = settings(
         prepared, tiny_model, name="release", loss={"name": "sft", "normalization": "microbatch"},
         train={"micro_batch": 4, "max_steps": 1},
@@ -396,7 +397,7 @@ def test_micro_batch_is_part_of_the_run_where_it_decides_the_result(prepared, ti
         train.train(config.parse(values))
 
 
-def test_folder_without_weights_is_one_clear_line(tmp_path, tiny_model):
+def test_model_folder_without_weights_is_a_one_line_error(tmp_path, tiny_model):
     subprocess.run(["cp", "-r", str(tiny_model), str(tmp_path / "model")], check=True)
     (tmp_path / "model" / "model.safetensors").unlink()
     with pytest.raises(ValueError, match="cannot load the weights"):
@@ -404,8 +405,8 @@ def test_folder_without_weights_is_one_clear_line(tmp_path, tiny_model):
 
 
 @pytest.mark.parametrize("change", [{"intermediate_size": 48}, {"num_hidden_layers": 3}])
-def test_weights_that_do_not_fit_the_config_are_one_clear_line(tmp_path, tiny_model, change):
-    """Tensors of another shape; a layer for which there are none, which transformers would fill at random."""
+def test_weights_that_do_not_fit_the_config_are_a_one_line_error(tmp_path, tiny_model, change):
+    """Tensors of another shape; a layer without tensors, which transformers would initialise at random."""
     subprocess.run(["cp", "-r", str(tiny_model), str(tmp_path / "model")], check=True)
     path = tmp_path / "model" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
@@ -414,18 +415,18 @@ def test_weights_that_do_not_fit_the_config_are_one_clear_line(tmp_path, tiny_mo
 
 
 @pytest.mark.parametrize("name", ["packed", "packed_sdpa"])
-def test_every_attention_name_loads(tiny_model, name):
+def test_models_load_with_every_attention_name(tiny_model, name):
     assert models.load_policy(tiny_model, dtype="float32", attention=name).config._attn_implementation == name
 
 
-def test_trim_gives_free_memory_back():
+def test_trim_returns_free_memory_to_the_system():
     def resident() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     largest = torch.ones(1 << 22)
-    del largest  # malloc takes smaller blocks from its heap from here on
-    blocks = [torch.ones(1 << 18) for _ in range(200)]  # a MiB each
-    del blocks[::2]  # holes, which malloc keeps
+    del largest  # from here on malloc takes smaller blocks from its heap
+    blocks = [torch.ones(1 << 18) for _ in range(200)]  # 1 MiB each
+    del blocks[::2]  # malloc keeps the holes
     before = resident()
     module = torch.nn.Module()
     module.forward = lambda batch: None

@@ -1,4 +1,4 @@
-"""Weights against values worked out by hand from the paper's equations."""
+"""Weights, compared with values worked by hand from the paper's equations."""
 
 import math
 
@@ -23,9 +23,9 @@ def test_power_with_negative_exponent_by_hand():
 
 
 def test_power_does_not_overflow():
-    """v = 1e-200, 2e-200 and a = 500: in floats v^a is 0; the ratio is 2^500, so the weights are 0 and 2."""
-    found = weights.power_mapping(np.array([1e-200, 2e-200]), 500.0)
-    assert found == pytest.approx([2 * 0.5**500, 2.0], rel=1e-9)
+    """v = 1e-200, 2e-200 and a = 500: v^a is 0 in floating point; their ratio is 2^500, so the weights are 0 and 2."""
+    mapped = weights.power_mapping(np.array([1e-200, 2e-200]), 500.0)
+    assert mapped == pytest.approx([2 * 0.5**500, 2.0], rel=1e-9)
 
 
 def test_mean_mapping_by_hand():
@@ -37,26 +37,26 @@ def test_mean_mapping_by_hand():
 
 def test_linear_by_hand():
     """v = 0, 1, 3 and R = 1.5: a = 1.5 / 3 = 0.5, b = 1 - 0.5 * 4/3 = 1/3: 1/3, 5/6, 11/6 (Eq. 4)."""
-    found = weights.linear_mapping(np.array([0.0, 1.0, 3.0]), 1.5)
-    assert found == pytest.approx([1 / 3, 5 / 6, 11 / 6], abs=1e-15)
-    assert found.mean() == pytest.approx(1, abs=1e-15)
+    mapped = weights.linear_mapping(np.array([0.0, 1.0, 3.0]), 1.5)
+    assert mapped == pytest.approx([1 / 3, 5 / 6, 11 / 6], abs=1e-15)
+    assert mapped.mean() == pytest.approx(1, abs=1e-15)
 
 
-def test_linear_bound_is_stated_and_reached():
-    """v = 0, 1, 3: bound (3 - 0) / (4/3 - 0) = 2.25, where the smallest weight is 0."""
+def test_linear_mapping_accepts_spreads_up_to_its_bound():
+    """v = 0, 1, 3: the bound is (3 - 0) / (4/3 - 0) = 2.25, with which the smallest weight is 0."""
     values = np.array([0.0, 1.0, 3.0])
     assert weights.linear_mapping(values, 2.25).min() == pytest.approx(0, abs=1e-15)
     with pytest.raises(ValueError, match="at most .* = 2.25"):
         weights.linear_mapping(values, 2.26)
 
 
-def test_negative_exponent_with_zero_entropy_stops_and_says_how_many():
-    with pytest.raises(ValueError, match="2 of 3 values are 0 and a = -1|2 of 3 values are 0"):
+def test_negative_exponent_with_zero_values_is_an_error_with_their_number():
+    with pytest.raises(ValueError, match="2 of 3 values are 0 .*, and a = -1 < 0"):
         weights.power_mapping(np.array([0.0, 1.0, 0.0]), -1.0)
 
 
-def test_negative_exponent_with_zero_entropy_dropped_by_rule():
-    """v = 0, 1, 2, a = -1, zero values left out: N = 2, weights 0, 4/3, 2/3, mean over the kept ones 1."""
+def test_negative_exponent_with_zero_values_dropped():
+    """v = 0, 1, 2, a = -1, zero values dropped: N = 2, weights 0, 4/3, 2/3, with mean 1 over the kept ones."""
     column, kept = weights.example_weights(
         np.array([0.0, 1.0, 2.0]), strategy="entropy", mapping="power", a=-1.0, spread=None, zero="drop"
     )
@@ -81,21 +81,22 @@ def test_base_of_the_logarithm_does_not_matter():
     assert weights.power_mapping(h / math.log(2), 1.5) == pytest.approx(weights.power_mapping(h, 1.5), rel=1e-14)
 
 
-def test_strategies_read_their_quantity():
+def test_value_of_a_question_by_strategy():
     """h of clusters 1, 1 is ln 2; Miller and Madow add (2 - 1) / (2 * 2)."""
     question = {"clusters": [{"count": 1}, {"count": 1}], "accuracy": 0.25, "rejection": 0.5}
-    found = {s: weights.question_values(s, [question])[0] for s in ("uniform", "entropy", "accuracy", "rejection")}
-    assert found == {"uniform": 1.0, "entropy": pytest.approx(math.log(2)), "accuracy": 0.75, "rejection": 0.5}
+    values = {s: weights.question_values(s, [question])[0] for s in ("uniform", "entropy", "accuracy", "rejection")}
+    assert values == {"uniform": 1.0, "entropy": pytest.approx(math.log(2)), "accuracy": 0.75, "rejection": 0.5}
     assert weights.question_values("accuracy_rate", [question])[0] == 0.25
     assert weights.question_values("entropy", [question], "miller_madow")[0] == pytest.approx(math.log(2) + 0.25)
 
 
 def test_summary_by_hand():
-    """w = 0, 1, 2: (sum w)^2 / sum w^2 = 9 / 5, of 3 examples 0.6."""
-    found = weights.summary(np.array([0.0, 1.0, 2.0]), np.ones(3, dtype=bool))
-    assert found["effective_sample_size"] == pytest.approx(1.8, abs=1e-15)
-    assert found["effective_share"] == pytest.approx(0.6, abs=1e-15)
-    assert (found["min"], found["max"], found["mean"], found["share_zero"]) == (0, 2, 1, pytest.approx(1 / 3))
+    """w = 0, 1, 2: (sum w)^2 / sum w^2 = 9 / 5, which is 0.6 of 3 examples."""
+    summary = weights.summary(np.array([0.0, 1.0, 2.0]), np.ones(3, dtype=bool))
+    assert summary["effective_sample_size"] == pytest.approx(1.8, abs=1e-15)
+    assert summary["effective_share"] == pytest.approx(0.6, abs=1e-15)
+    assert (summary["min"], summary["max"], summary["mean"]) == (0, 2, 1)
+    assert summary["share_zero"] == pytest.approx(1 / 3)
 
 
 def share(values, a):
@@ -107,15 +108,15 @@ def test_auto_exponent_by_hand():
     assert weights.auto_exponent(np.array([1.0, 2.0]), 0.9) == pytest.approx(1, abs=1e-12)
 
 
-def test_auto_exponent_on_even_and_exponential_values():
-    """Evenly spread values in (0, 1): ESS / N = (2a + 1) / (a + 1)^2, one half at a = 1 + sqrt 2. Exponential values:
-    Gamma(a + 1)^2 / Gamma(2a + 1), one half at a = 1. The paper's best exponents, 1 to 3, lie about there."""
+def test_auto_exponent_of_uniform_and_exponential_values():
+    """Uniform values in (0, 1): ESS / N = (2a + 1) / (a + 1)^2, one half at a = 1 + sqrt 2. Exponential values:
+    Gamma(a + 1)^2 / Gamma(2a + 1), one half at a = 1. The paper's best exponents, 1 to 3, are in this range."""
     even = (np.arange(100_000) + 0.5) / 100_000
     assert weights.auto_exponent(even, 0.5) == pytest.approx(1 + math.sqrt(2), abs=1e-4)
     assert weights.auto_exponent(-np.log(even), 0.5) == pytest.approx(1, abs=1e-3)
 
 
-def test_effective_sample_size_falls_with_the_exponent_and_auto_finds_where_it_crosses():
+def test_effective_sample_size_falls_with_the_exponent_to_min_ess_at_the_auto_exponent():
     values = np.random.default_rng(0).gamma(2.0, size=997)
     for sign in (1, -1):
         shares = [share(values, sign * a) for a in np.linspace(0, 6, 61)]
@@ -130,7 +131,7 @@ def test_auto_exponent_with_zeros_counts_them_in_n():
     assert weights.auto_exponent(np.array([0.0, 1.0, 2.0]), 0.6) == pytest.approx(1, abs=1e-12)
 
 
-def test_auto_exponent_where_none_qualifies_stops_and_says_why():
+def test_auto_exponent_where_none_qualifies_is_an_error():
     with pytest.raises(ValueError, match=r"a=auto: 2 of 4 values are 0.*below 0.7 N; lower weighting.min_ess"):
         weights.auto_exponent(np.array([0.0, 0.0, 1.0, 2.0]), 0.7)
     with pytest.raises(ValueError, match="all 2 values are 0"):
@@ -139,22 +140,22 @@ def test_auto_exponent_where_none_qualifies_stops_and_says_why():
 
 @pytest.mark.parametrize("values", [[0.7, 0.7, 0.7], [0.1, 2.0, 2.0], [0.0, 1.0, 1.0]])
 def test_auto_exponent_where_all_qualify_is_the_largest(values):
-    """All equal; or the maximum held by 2 of 3, whatever the third is: more than half remains for every exponent."""
+    """All values are equal, or 2 of 3 are the maximum: the effective share is above one half for all exponents."""
     assert weights.auto_exponent(np.array(values), 0.5) == weights.LARGEST_EXPONENT
 
 
 def test_weigh_with_auto_and_an_estimator_records_the_exponent(tiny_model, tmp_path, capsys):
-    """Columns of one dataset: the exponent found stands in the manifest and gives the share that was asked for."""
+    """The exponent is recorded in the manifest, and its weights have the effective share that was asked for."""
     prepare(tmp_path, tiny_model)
     for change in ({"a": "auto", "min_ess": 0.7}, {"a": "auto", "min_ess": 0.7, "entropy": "chao_wang_jost"}):
-        found = config.parse(settings(tmp_path, tiny_model, weighting=change))
+        auto = config.parse(settings(tmp_path, tiny_model, weighting=change))
         capsys.readouterr()
-        stages.run("weigh", found)
-        made = folder_of("weights", found.folder_of("weights")).open()
-        assert found.label in ("sft-entropy-power-auto-0.7", "sft-entropy-chao_wang_jost-power-auto-0.7")
+        stages.run("weigh", auto)
+        made = folder_of("weights", auto.folder_of("weights")).open()
+        assert auto.label in ("sft-entropy-power-auto-0.7", "sft-entropy-chao_wang_jost-power-auto-0.7")
         assert made.summary["effective_share"] == pytest.approx(0.7, abs=1e-9) and 0 < made.summary["a"] < 10
         assert f"a = {made.summary['a']:.4g}, " in capsys.readouterr().out
         fixed = config.parse(settings(tmp_path, tiny_model, weighting={**change, "a": made.summary["a"]}))
         stages.run("weigh", fixed)
-        columns = [np.load(c.folder_of("weights") / "weights.npy") for c in (found, fixed)]
+        columns = [np.load(c.folder_of("weights") / "weights.npy") for c in (auto, fixed)]
         assert columns[0].mean() == pytest.approx(1) and np.array_equal(*columns)

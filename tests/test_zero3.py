@@ -1,8 +1,8 @@
-"""Completion log-probabilities under DeepSpeed ZeRO-3 on two processes: the same gradient as one plain
-process.
+"""Completion log-probabilities under DeepSpeed ZeRO-3 on two processes have the same gradient as on one process without
+DeepSpeed.
 
-The head's weight is used outside the forward of its own module, in chunks, and again in backward: ZeRO-3 must
-gather it for both, tied or not, trained or frozen.
+The weight of the LM head is used outside the forward of its own module, in chunks, and again in backward. ZeRO-3 must
+gather it for both, whether it is tied or not, trained or frozen.
 """
 
 import os

@@ -1,7 +1,7 @@
-"""Run stages in turn on the ranks that the launcher started: two_ranks.py LIST.
+"""Run stages one after another on the ranks that the launcher started: two_ranks.py LIST.
 
-LIST is JSON: per step the stage, its settings, and folders to remove and to copy before it. Beside it, each rank
-writes rank_<r>.json: per step what stopped it, or null. What stops the last step ends the process.
+LIST is a JSON file: for each step its stage, its settings, and folders to remove and to copy before it. In the folder
+of LIST each rank writes rank_<r>.json: for each step its error, or null. An error of the last step ends the process.
 """
 
 import json
@@ -15,7 +15,7 @@ from east.run import config
 from east.training import deepspeed_engine, reference
 
 rank, _, _ = deepspeed_engine.start()
-said: list[str | None] = []
+errors: list[str | None] = []
 steps = json.loads(Path(sys.argv[-1]).read_text())
 for step in steps:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as in a fresh process
@@ -27,9 +27,9 @@ for step in steps:
                 shutil.copytree(source, target, dirs_exist_ok=True)
     try:
         {"train": train.train, "reference": reference.run}[step["stage"]](config.parse(step["settings"]))
-        said.append(None)
+        errors.append(None)
     except ValueError as error:
         if step is steps[-1]:
             raise
-        said.append(str(error))
-    Path(sys.argv[-1]).with_name(f"rank_{rank}.json").write_text(json.dumps(said))
+        errors.append(str(error))
+    Path(sys.argv[-1]).with_name(f"rank_{rank}.json").write_text(json.dumps(errors))

@@ -1,4 +1,4 @@
-"""Run by test_generate.py in a process of its own: what one vLLM engine draws, a JSON file per case.
+"""Run by test_engines.py in a process of its own: what one vLLM engine draws, a JSON file per case.
 
 Ends in an endless draw, for the parent to kill.
 """

@@ -1,4 +1,4 @@
-"""The slow, plain way that every fast path is held to: padded batches, full logits, stock attention."""
+"""The simple implementation that tests compare with: padded batches, full logits, transformers' own attention."""
 
 import copy
 import math
@@ -35,14 +35,14 @@ def tiny_llama(attention: str = "packed", tied: bool = True, dtype: torch.dtype 
 
 
 def with_attention(model: LlamaForCausalLM, attention: str) -> LlamaForCausalLM:
-    """A copy of the model with other attention: equal weights, no shared state."""
-    twin = copy.deepcopy(model)
-    twin.set_attn_implementation(attention)
-    return twin
+    """A copy of the model with another attention implementation: equal weights, no shared state."""
+    other = copy.deepcopy(model)
+    other.set_attn_implementation(attention)
+    return other
 
 
 def random_sequences(seed: int, prompt_lengths: Sequence[int], completion_lengths: Sequence[int]) -> tuple[list, list]:
-    """Prompts and completions of random tokens (never 0, which pads)."""
+    """Prompts and completions of random tokens (never 0, the padding token)."""
     rng = np.random.default_rng(seed)
     prompts, completions = (
         [rng.integers(1, VOCABULARY, n) for n in lengths] for lengths in (prompt_lengths, completion_lengths)
@@ -51,7 +51,7 @@ def random_sequences(seed: int, prompt_lengths: Sequence[int], completion_length
 
 
 def padded_logprobs(model: torch.nn.Module, prompts: list, completions: list) -> tuple[Tensor, Tensor]:
-    """(sums, collisions), each [S] in fp32 or fp64, from one right-padded batch [S, longest], full logits."""
+    """(sums, collisions), each [S] in fp32 or fp64, from the full logits of one right-padded batch [S, longest]."""
     rows = [torch.tensor(np.concatenate(pair)) for pair in zip(prompts, completions, strict=True)]
     ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=0)
     seen = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
@@ -72,7 +72,7 @@ def gradients(model: torch.nn.Module) -> dict[str, Tensor]:
 
 
 def relative_distance(left: dict[str, Tensor], right: dict[str, Tensor]) -> float:
-    """||left - right|| / ||right|| over all parameters; both must name the same ones."""
+    """||left - right|| / ||right|| over all parameters; both must have the same names."""
     assert left.keys() == right.keys() and left
     difference = sum(float((left[name] - right[name]).double().square().sum()) for name in left)
     return math.sqrt(difference / sum(float(g.double().square().sum()) for g in right.values()))

@@ -1,4 +1,4 @@
-"""The models and sequences of test_zero3.py, made alike by the test and by every rank."""
+"""The models and sequences of test_zero3.py, built identically in the test and on every rank."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ COEFFICIENTS = torch.tensor([1.0, -0.1, 3.0, 0.2, -2.0, 0.7, 0.5, -1.0]) / 100
 
 
 def sequences() -> tuple[list, list]:
-    """Four shared prompts, eight completions of spread lengths."""
+    """Four prompts, each shared by two of eight completions of different lengths."""
     prompts, _ = random_sequences(7, [9, 1, 17, 4], [1] * 4)
     _, completions = random_sequences(8, [1] * 8, [5, 21, 1, 8, 2, 30, 11, 9])
     return [p for p in prompts for _ in (0, 1)], completions

@@ -1,5 +1,5 @@
-"""Run by test_zero3.py through the deepspeed launcher: one SGD step of lr 1 under ZeRO-3, so that the
-change of the weights is the gradient, saved by rank 0 as {case: {parameter: gradient}}."""
+"""Run by test_zero3.py with the deepspeed launcher: one SGD step with learning rate 1 under ZeRO-3, whose change of the
+weights is the gradient. Rank 0 saves {case: {parameter: gradient}}."""
 
 import argparse
 
@@ -27,10 +27,10 @@ def step_gradient(case: str, rank: int, ranks: int) -> dict[str, torch.Tensor]:
         micro_steps=2,
     )
     prompts, completions = sequences()
-    for first in (rank, rank + ranks):  # two micro-batches a rank, of two sequences each
-        mine = slice(2 * first, 2 * first + 2)
-        out = wrapped(pack(prompts[mine], completions[mine]))
-        loss = (COEFFICIENTS[mine] * out.sums).sum() * ranks
+    for micro_batch in (rank, rank + ranks):  # two per rank, of two sequences each
+        part = slice(2 * micro_batch, 2 * micro_batch + 2)
+        out = wrapped(pack(prompts[part], completions[part]))
+        loss = (COEFFICIENTS[part] * out.sums).sum() * ranks
         wrapped.backward(loss, scale_wrt_gas=False)
     wrapped.step()
     after = deepspeed_engine.gather(wrapped, rank)
@@ -44,10 +44,10 @@ def main() -> None:
     out = parser.parse_args().out
     rank, ranks, _ = deepspeed_engine.start()
     torch.set_num_threads(1)
-    found = {case: step_gradient(case, rank, ranks) for case in CASES}
+    gradients = {case: step_gradient(case, rank, ranks) for case in CASES}
     if rank == 0:
-        torch.save(found, out)
-    torch.distributed.destroy_process_group()  # gloo's threads, left to the exit, have ended it by an abort
+        torch.save(gradients, out)
+    torch.distributed.destroy_process_group()  # otherwise gloo's threads may abort the process at exit
 
 
 if __name__ == "__main__":

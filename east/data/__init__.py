@@ -1,1 +1,1 @@
-"""Responses to examples to tokens on disk."""
+"""From graded responses to training examples, and their tokens on disk."""

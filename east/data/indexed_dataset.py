@@ -1,13 +1,13 @@
-"""The on-disk token store and its reader.
+"""The dataset of token ids on disk: its writer and its reader.
 
     dataset/   tokens.bin      token ids of prompts and completions, one after the other, uint16 or uint32
-               sequences.npy   a row per sequence: where its prompt and its completion stand in tokens.bin
-               examples.npy    a row per training example: row numbers in `sequences`
+               sequences.npy   a row per sequence: offset and length of its prompt and its completion in tokens.bin
+               examples.npy    a row per training example: the row numbers of its sequences
                kl.npy          KTO only [plans, examples]: row number of each example's mismatched pair
                questions.json  question ids; the `question` fields are positions in this list
 
-Prompt and completion are separate segments: a prompt shared by many sequences is stored once, and a
-mismatched pair (prompt of one question, completion of another) costs a row, not tokens.
+Prompt and completion are separate segments of tokens.bin: a prompt of many sequences is stored once, and a mismatched
+pair (prompt of one question, completion of another) adds a row but no tokens.
 """
 
 import dataclasses
@@ -36,22 +36,22 @@ SEQUENCE = np.dtype(
 EXAMPLE = np.dtype(
     [
         ("question", "<i4"),
-        ("response", "<i8"),  # sequence row: SFT and KTO response, DPO chosen
-        ("rejected", "<i8"),  # sequence row: DPO only, else -1
-        ("desirable", "?"),  # KTO label; True for SFT and DPO
+        ("response", "<i8"),  # sequence row of the response; of the chosen one where examples are pairs
+        ("rejected", "<i8"),  # sequence row of the rejected response of a pair; -1 where examples are not pairs
+        ("desirable", "?"),  # KTO: whether the response is right; True for SFT and DPO
     ]
 )
-BLOCK_TOKENS = 1 << 17  # a block stays in the processor's cache
+BLOCK_TOKENS = 1 << 17  # tokens that are checked and written at a time: a block fits into the processor's cache
 BUFFER_BYTES = 1 << 20
 
 Segments = tuple[NDArray[Any], NDArray[Any]]  # offsets and lengths, in tokens
 
 
 class Writer:
-    """Appends segments, sequences and examples to the files of a folder; memory does not grow with them.
+    """Appends segments, sequences and examples to the files of a folder; its memory does not grow with their number.
 
-    Token ids are checked and written a block at a time: a fault may show some calls after its `segment`, but
-    nothing of its block is written.
+    Token ids are checked and written a block at a time: the error for a bad id may be raised some calls after its
+    `segment`, but nothing of its block is written.
     """
 
     def __init__(self, folder: Path, vocabulary: int):
@@ -65,7 +65,8 @@ class Writer:
         self._examples = _Table(folder / "examples.npy", EXAMPLE)
 
     def segment(self, tokens: ArrayLike) -> tuple[int, int]:
-        """Store token ids; returns (offset, length). Raises ValueError for no tokens, or foreign ids in the block."""
+        """Store token ids [tokens]; returns (offset, length). Raises ValueError without tokens, and for ids of this
+        block that are not in the vocabulary."""
         ids = np.asarray(tokens, dtype=np.int64)
         if not ids.size:
             raise ValueError("found a segment with no tokens, expected one or more; sample again")
@@ -79,13 +80,13 @@ class Writer:
         return offset, ids.size
 
     def sequence(self, prompt: tuple[int, int], completion: tuple[int, int], question: int, sample: int) -> int:
-        """Add a sequence of two stored segments; returns its row number."""
+        """Add a sequence of two stored segments, given as (offset, length); returns its row number."""
         return self._sequences.append(*prompt, *completion, question, sample)
 
     def sequences(
         self, prompts: Segments, completions: Segments, questions: ArrayLike, samples: ArrayLike
     ) -> NDArray[np.int64]:
-        """Add many sequences at once, all arguments [sequences] or scalar; returns their row numbers."""
+        """Add many sequences at once, arguments [sequences] or scalars; returns their row numbers [sequences]."""
         columns = np.broadcast_arrays(*prompts, *completions, questions, samples)
         rows = np.empty(columns[0].size, dtype=SEQUENCE)
         for name, column in zip(SEQUENCE.names or (), columns, strict=True):
@@ -93,7 +94,8 @@ class Writer:
         return self._sequences.extend(rows)
 
     def segments(self, rows: NDArray[np.int64]) -> tuple[Segments, Segments]:
-        """(prompts, completions) of sequences already added, each as (offsets, lengths) of the shape of `rows`."""
+        """(prompts, completions) of the sequences `rows` added so far, each as (offsets, lengths) in the shape of
+        `rows`."""
         s = self._sequences.rows()[rows]
         return (s["prompt_offset"], s["prompt_length"]), (s["completion_offset"], s["completion_length"])
 
@@ -103,11 +105,12 @@ class Writer:
 
     def responses(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(questions, response rows) of the examples added so far, each [examples]."""
-        found = self._examples.rows()
-        return found["question"].astype(np.int64), found["response"].astype(np.int64)
+        examples = self._examples.rows()
+        return examples["question"].astype(np.int64), examples["response"].astype(np.int64)
 
     def close(self, question_ids: list[str], kl: NDArray[np.int64] | None = None) -> None:
-        """Write what is left and push it to the disk. Raises ValueError for foreign ids in the last block."""
+        """Write the last block and all tables, and push the files to the disk. kl: [plans, examples], KTO only. Raises
+        ValueError for ids of the last block that are not in the vocabulary."""
         self._flush()
         files.flush(self._file)
         self._file.close()
@@ -120,19 +123,20 @@ class Writer:
 
     def _flush(self) -> None:
         ids = self._block[: self._filled]
-        foreign = (ids < 0) | (ids >= self.vocabulary)
-        if foreign.any():
+        outside = (ids < 0) | (ids >= self.vocabulary)
+        if outside.any():
             raise ValueError(
-                f"found token id {ids[foreign][0]}, expected ids from 0 and below the vocabulary {self.vocabulary}; "
+                f"found token id {ids[outside][0]}, expected ids from 0 and below the vocabulary {self.vocabulary}; "
                 "the samples are of another model: sample again"
             )
-        self._file.write(ids.astype(self.dtype).data)  # tofile's error of a full disk has no errno
+        self._file.write(ids.astype(self.dtype).data)  # not tofile, whose error for a full disk has no errno
         self._written += self._filled
         self._filled = 0
 
 
 class _Table:
-    """A structured .npy file that grows by rows: numpy leaves room in its header for the length, written last."""
+    """A structured .npy file to which rows are appended. Its header, in which numpy leaves room for the length, is
+    written again at the end."""
 
     def __init__(self, path: Path, dtype: np.dtype[Any]):
         self.path, self.dtype, self.length = path, dtype, 0
@@ -160,6 +164,7 @@ class _Table:
         return np.asarray(np.memmap(self.path, self.dtype, "r", offset=self._start, shape=(self.length,)))
 
     def close(self) -> None:
+        """Write the final length and push the file to the disk."""
         self._file.seek(0)
         self._header()
         assert self._file.tell() == self._start
@@ -172,10 +177,11 @@ class _Table:
 
 
 class IndexedDataset:
-    """Memory-mapped reader; opening reads the table's offsets, a few ms for a million sequences.
+    """Memory-mapped reader. Opening reads the offsets of the table: a few ms for a million sequences.
 
-    Raises ValueError for a folder that is missing, truncated, made from something else than `artifact` says, or no
-    token store. `verify=True` also checks the checksums.
+    sequences: [sequences] of SEQUENCE. examples: [examples] of EXAMPLE. kl: [plans, examples], or None.
+    Raises ValueError for a folder that is missing, truncated, not a dataset, or made from something else than
+    `artifact`. verify=True also checks the checksums of its files.
     """
 
     def __init__(self, artifact: Artifact, verify: bool = False):
@@ -195,9 +201,9 @@ class IndexedDataset:
             kl = folder / "kl.npy"
             self.kl = np.asarray(np.load(kl, mmap_mode="r")) if kl.exists() else None
         except (ValueError, KeyError, OSError) as error:
-            raise ValueError(f"{folder}: not a token store ({error}); delete it and run `{make}`") from None
+            raise ValueError(f"{folder}: cannot be read as a dataset ({error}); delete it and run `{make}`") from None
         if (self.sequences.dtype, self.examples.dtype) != (SEQUENCE, EXAMPLE):
-            raise ValueError(f"{folder}: tables have foreign columns; delete it and run `{make}`")
+            raise ValueError(f"{folder}: its tables have unexpected columns; delete it and run `{make}`")
         self._prompts = self.sequences["prompt_offset"], self.sequences["prompt_length"]
         self._completions = self.sequences["completion_offset"], self.sequences["completion_length"]
         for offsets, lengths in (self._prompts, self._completions):
@@ -221,12 +227,12 @@ class IndexedDataset:
         return self._tokens[start : start + lengths.item(row)]
 
     def keys(self) -> NDArray[np.uint64]:
-        """128 bits that stand for the token ids of each sequence and for where its prompt ends, [sequences, 2]."""
+        """A 128-bit hash of the token ids of each sequence and the length of its prompt, [sequences, 2]."""
         tokens, s = self._tokens.data, self.sequences
         fields = ("prompt_offset", "prompt_length", "completion_offset", "completion_length")
         digests, prompt, start = bytearray(), (-1, -1), hashlib.blake2b()
         for p, p_length, c, c_length in zip(*(s[name].tolist() for name in fields), strict=True):
-            if (p, p_length) != prompt:  # neighbours share it: hashed once
+            if (p, p_length) != prompt:  # successive sequences often share a prompt, which is then hashed once
                 prompt = p, p_length
                 start = hashlib.blake2b(p_length.to_bytes(8, "little"), digest_size=16)
                 start.update(tokens[p : p + p_length])
@@ -239,14 +245,15 @@ class IndexedDataset:
         """Question ids; `question` fields are positions in this list."""
         path = self.folder / "questions.json"
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            ids: list[str] = json.loads(path.read_text(encoding="utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError):
-            raise ValueError(f"{path}: not a list of ids; delete {self.folder} and make the index again") from None
+            raise ValueError(f"{path}: not a list of ids; delete {self.folder} and run `east index` again") from None
+        return ids
 
     def column(self, artifact: Artifact, name: str, length: int) -> tuple[NDArray[np.float64], Manifest]:
-        """A column of float64, one value per example or sequence, and its manifest.
+        """The column `name` of an artifact, float64 [length] with one value per example or sequence, and its manifest.
 
-        Raises ValueError if it was made for another dataset, or from something else, or has changed.
+        Raises ValueError when it was made for another dataset or from something else, or when its content has changed.
         """
         manifest = dataclasses.replace(artifact, inputs={**artifact.inputs, "dataset": self.fingerprint}).open()
         artifact.verify(manifest)

@@ -1,4 +1,4 @@
-"""What a run trains on, and whether it belongs together: tokens, weights and reference log-probabilities."""
+"""The data of a training run: tokens, weights and reference log-probabilities, checked to belong together."""
 
 import dataclasses
 from typing import Any
@@ -19,48 +19,53 @@ Rows = NDArray[np.int64]
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """What is trained: the token store, and columns of it."""
+    """The dataset that is trained, and its columns."""
 
     tokens: IndexedDataset
-    weights: NDArray[np.float64]  # [examples], mean 1 over the kept ones
+    weights: NDArray[np.float64]  # [examples], with mean 1 over the kept ones
     kept: Rows  # rows of the examples that are trained
-    reference: NDArray[np.float64] | None  # [sequences] log-probabilities; None where the loss needs none
-    inputs: dict[str, str]  # fingerprints of all of these
+    reference: NDArray[np.float64] | None  # [sequences] log-probabilities in nats; None where the loss needs none
+    inputs: dict[str, str]  # fingerprints of dataset, weights and reference
 
 
 def load(config: Config, tokenizer: Any, model: str) -> Data:
-    """All that a run trains on; `model` is the digest of its starting model, `tokenizer` that model's.
+    """The data of a run. model: digest of its starting model; tokenizer: that of the starting model.
 
     Raises ValueError when the parts, the run's settings and the model do not belong together, or when the content
-    of a column is not what its manifest says.
+    of a column differs from its manifest.
     """
     tokens = dataset(config, tokenizer, model)
-    column, kept, made = weights(config, tokens)
-    inputs = {"dataset": tokens.fingerprint, "weights": made.fingerprint}
+    column, kept, manifest = weights(config, tokens)
+    inputs = {"dataset": tokens.fingerprint, "weights": manifest.fingerprint}
     if not LOSSES[config.loss.name].needs_reference:
         return Data(tokens, column, kept, None, inputs)
-    scores, made = reference(config, tokens, model)
-    return Data(tokens, column, kept, scores, {**inputs, "reference": made.fingerprint})
+    logprobs, manifest = reference(config, tokens, model)
+    return Data(tokens, column, kept, logprobs, {**inputs, "reference": manifest.fingerprint})
 
 
 def dataset(config: Config, tokenizer: Any, model: str, verify: bool = False) -> IndexedDataset:
-    """The run's token store. Raises ValueError when its settings, its tokenizer or the model that sampled differ."""
+    """The dataset of the run. verify: also check the checksums of its files.
+
+    Raises ValueError when it was made with other settings, another tokenizer, or responses of another model.
+    """
     return IndexedDataset(pipeline.dataset(config, models.tokenizer_digest(tokenizer), model=model), verify)
 
 
 def weights(config: Config, tokens: IndexedDataset) -> tuple[NDArray[np.float64], Rows, Manifest]:
-    """A weight per example, and the rows of the examples that are trained."""
+    """(weights [examples], rows of the examples that are trained, manifest). Raises ValueError when they were made from
+    another dataset or with other settings."""
     artifact = pipeline.weights(config, tokens.fingerprint)
     column, manifest = tokens.column(artifact, "weights", len(tokens))
     return column, np.flatnonzero(np.load(artifact.folder / "kept.npy")), manifest
 
 
 def reference(config: Config, tokens: IndexedDataset, model: str) -> tuple[NDArray[np.float64], Manifest]:
-    """A log-probability per sequence. Raises ValueError when another model, dtype or device computed them."""
+    """(reference log-probabilities [sequences] in nats, manifest). Raises ValueError when they were computed with
+    another model, dtype, version of torch, attention or type of device."""
     artifact = pipeline.reference(config, kernel(), model, tokens.fingerprint)
     return tokens.column(artifact, "logprobs", len(tokens.sequences))
 
 
 def kernel() -> dict[str, str]:
-    """What rounds a log-probability: the version of torch and the type of device."""
+    """What decides the rounding of a log-probability: the version of torch, and the type of device."""
     return {"torch": torch.__version__, "device": "cuda" if torch.cuda.is_available() else "cpu"}

@@ -1,1 +1,1 @@
-"""One optimizer step; the only folder that imports DeepSpeed."""
+"""The parts of one optimizer step. The only folder that imports DeepSpeed."""

@@ -1,7 +1,9 @@
-"""log softmax of a linear map at its targets, without a [tokens, vocabulary] tensor.
+"""Log-probabilities of target tokens from hidden states and an LM head, without a [tokens, vocabulary] tensor.
 
-Logits exist for one chunk of tokens at a time, and are made again in backward. fp32 from the logits on (fp64
-for fp64 inputs).
+Logits exist for one chunk of tokens at a time and are recomputed in the backward pass. All arithmetic from the logits
+on is fp32 (fp64 for fp64 inputs).
+
+Shape legend: N tokens, C tokens of one chunk, D hidden size, V vocabulary.
 """
 
 from typing import Any
@@ -20,26 +22,27 @@ def linear_logprobs(
     chunk_tokens: int,
     with_collision: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """log softmax(hidden W^T + b) at the targets, and log(pi(y) / sum_v pi(v)^2) without gradient if
-    asked for.
+    """(log pi(y), log(pi(y) / sum_v pi(v)^2)) of the target y of each token, where pi = softmax(hidden W^T + b).
 
-    Both [N], fp32 (fp64 for fp64 inputs). Never holds more than chunk_tokens rows of logits.
+    targets_N: int64. Both results are [N], fp32 (fp64 for fp64 inputs); the second has no gradient and is None unless
+    with_collision is set. At most chunk_tokens rows of logits are in memory at a time.
     """
     arguments = hidden_ND, weight_VD, bias_V, targets_N, chunk_tokens, with_collision, torch.is_grad_enabled()
-    return _LinearLogprobs.apply(*arguments)
+    outputs: tuple[Tensor, Tensor | None] = _LinearLogprobs.apply(*arguments)  # type: ignore[no-untyped-call]  # torch
+    return outputs
 
 
 class _LinearLogprobs(torch.autograd.Function):
     """log softmax(hidden W^T + b)[target] per row, chunk by chunk.
 
-    With p = softmax(z): d lp / d z = onehot(y) - p =: -D. The gradient g of a row is known only in backward,
-    but it is one number per row: d lp / d hidden = -D W is computed in forward, while D exists, and scaled in
-    backward. d loss / d W = -sum_n g_n D_n^T hidden_n needs D again if the head is trained: the last chunk's
-    D is kept (it takes no more than the chunk's logits did), the others are recomputed.
+    With p = softmax(z): d lp / d z = onehot(y) - p =: -D. The upstream gradient g of a row is known only in backward,
+    but it is one number per row. So d lp / d hidden = -D W is computed in forward, where D is at hand, and multiplied
+    by g in backward. If the head is trained, d loss / d W = -sum_n g_n D_n^T hidden_n needs D again: D of the last
+    chunk is saved (it is as large as the chunk's logits), D of the others is recomputed.
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         hidden_ND: Tensor,
         weight_VD: Tensor,
@@ -55,7 +58,7 @@ class _LinearLogprobs(torch.autograd.Function):
         grad_hidden_ND = torch.empty_like(hidden_ND) if needs_hidden else None
         d = None
         for rows in _chunks(len(targets_N), chunk_tokens):
-            d = None  # frees the last chunk before the next is made
+            d = None  # frees the memory of the last chunk before the next one is computed
             probs, logprobs_N[rows] = _softmax(hidden_ND[rows], weight_VD, bias_V, targets_N[rows])
             if collision_N is not None:
                 collision_N[rows] = logprobs_N[rows] - 2 * torch.linalg.vector_norm(probs, dim=1).log()
@@ -64,8 +67,8 @@ class _LinearLogprobs(torch.autograd.Function):
                 if grad_hidden_ND is not None:
                     grad_hidden_ND[rows] = d @ weight_VD
             del probs
-        kept = d if any(needs_head) else None
-        ctx.save_for_backward(hidden_ND, weight_VD, bias_V, targets_N, grad_hidden_ND, kept)
+        last_d = d if any(needs_head) else None
+        ctx.save_for_backward(hidden_ND, weight_VD, bias_V, targets_N, grad_hidden_ND, last_d)
         ctx.chunk_tokens = chunk_tokens
         if collision_N is not None:
             ctx.mark_non_differentiable(collision_N)
@@ -73,8 +76,8 @@ class _LinearLogprobs(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_N: Tensor, _grad_collision: Tensor | None) -> tuple:  # type: ignore[override]
-        hidden_ND, weight_VD, bias_V, targets_N, grad_hidden_ND, kept = ctx.saved_tensors
+    def backward(ctx: Any, grad_N: Tensor, _grad_collision: Tensor | None) -> tuple[Tensor | None, ...]:
+        hidden_ND, weight_VD, bias_V, targets_N, grad_hidden_ND, last_d = ctx.saved_tensors
         _, needs_weight, needs_bias, *_ = ctx.needs_input_grad
         scale_N1 = -grad_N[:, None]
         grad_hidden = None if grad_hidden_ND is None else (grad_hidden_ND * scale_N1).to(hidden_ND.dtype)
@@ -82,7 +85,7 @@ class _LinearLogprobs(torch.autograd.Function):
         grad_bias = torch.zeros_like(bias_V, dtype=grad_N.dtype) if needs_bias else None
         if needs_weight or needs_bias:
             for rows in reversed(_chunks(len(targets_N), ctx.chunk_tokens)):
-                d = kept
+                d = last_d  # of the last chunk, which comes first here
                 if d is None:
                     probs, _ = _softmax(hidden_ND[rows], weight_VD, bias_V, targets_N[rows])
                     d = _minus_onehot(probs, targets_N[rows]).to(hidden_ND.dtype)
@@ -90,7 +93,7 @@ class _LinearLogprobs(torch.autograd.Function):
                     _add_product(grad_weight, d.T, (hidden_ND[rows] * scale_N1[rows]).to(d.dtype))
                 if grad_bias is not None:
                     grad_bias += scale_N1[rows, 0] @ d.to(grad_N.dtype)
-                kept = d = None
+                last_d = d = None
         return (
             grad_hidden,
             None if grad_weight is None else grad_weight.to(weight_VD.dtype),
@@ -104,12 +107,12 @@ def _chunks(n: int, size: int) -> list[slice]:
 
 
 def accumulation_dtype(x: Tensor) -> torch.dtype:
-    """fp32, or wider where x is."""
+    """The dtype for sums over x: float32, or float64 if x is float64."""
     return torch.promote_types(x.dtype, torch.float32)
 
 
 def _softmax(hidden_CD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_C: Tensor) -> tuple[Tensor, Tensor]:
-    """(softmax [C, V], log softmax at the target [C]), fp32; in place: one [C, V] buffer is enough."""
+    """(softmax [C, V], log softmax at the target [C]), fp32; computed in place, in one [C, V] buffer."""
     logits = linear(hidden_CD, weight_VD, bias_V).to(accumulation_dtype(hidden_CD))
     logits -= logits.amax(dim=1, keepdim=True)
     at_target = logits.gather(1, targets_C[:, None])
@@ -119,7 +122,8 @@ def _softmax(hidden_CD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, target
 
 
 def _minus_onehot(probs_CV: Tensor, targets_C: Tensor) -> Tensor:
-    """Overwrites its input. Each row has one target: no two additions meet."""
+    """probs - onehot(targets), [C, V], in place. Each row has one target, so the result of scatter_add_ does not
+    depend on its order of additions."""
     return probs_CV.scatter_add_(1, targets_C[:, None], probs_CV.new_full((len(targets_C), 1), -1.0))
 
 

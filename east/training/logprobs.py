@@ -1,7 +1,9 @@
-"""Model and packed batch to completion log-probabilities, without a [tokens, vocabulary] tensor.
+"""Log-probabilities of the completions of a packed batch, without a [tokens, vocabulary] tensor.
 
-The decoder runs on the packed row; the LM head only on the hidden states that predict completion tokens, a
-chunk of them at a time. Softmax and sums are fp32 (fp64 for an fp64 model) whatever the dtype of the model.
+The decoder runs on the packed row. The LM head runs only on the hidden states that predict completion tokens, a chunk
+of them at a time. Softmax and sums are fp32 (fp64 for an fp64 model) for models of every dtype.
+
+Shape legend: T tokens of the packed row, S sequences, N completion tokens of all sequences, D hidden size.
 """
 
 from typing import Any, NamedTuple
@@ -13,7 +15,7 @@ from east.training import packed_attention
 from east.training.chunked_logprobs import accumulation_dtype, linear_logprobs
 from east.training.packing import PackedBatch, PackedSegments, Segment
 
-# Keys of transformers configs that change logits after the LM head in a way this file does not compute.
+# Keys of transformers configs by which a model changes its logits after the LM head, which is not computed here.
 UNSUPPORTED_HEADS = (
     "final_logit_softcapping",
     "logit_scale",
@@ -23,10 +25,10 @@ UNSUPPORTED_HEADS = (
 
 
 class SequenceLogprobs(NamedTuple):
-    """Per sequence, in the order given to `pack`. S = number of sequences.
+    """The result for each of the S sequences, in the order given to `pack`.
 
-    sums: [S] fp32, sum over completion tokens of log pi(y_t), with gradient. lengths: [S] int64.
-    collision: [S] fp32 without gradient, sum_t log(pi(y_t) / sum_v pi(v)^2), or None if not asked for.
+    sums: [S] fp32, sum over completion tokens of log pi(y_t), with gradient. lengths: [S] int64, completion tokens.
+    collision: [S] fp32 without gradient, sum_t log(pi(y_t) / sum_v pi(v)^2); None without `with_collision`.
     """
 
     sums: Tensor
@@ -35,14 +37,14 @@ class SequenceLogprobs(NamedTuple):
 
 
 class CompletionLogprobs(nn.Module):
-    """A transformers causal LM (plain or wrapped by PEFT) as a function from PackedBatch to SequenceLogprobs.
+    """A transformers causal LM (with or without a PEFT wrapper) as a function from PackedBatch to SequenceLogprobs.
 
-    `self.model` is the model given; there are no further parameters. The model must have been loaded with
-    attn_implementation="packed" and is moved to `device`, where its head and its attention kernel are tried once.
+    `self.model` is `hf_model`; the module has no further parameters. The model must have been loaded with
+    attn_implementation="packed". It is moved to `device`, where its head and its attention kernel are checked once.
     chunk_tokens bounds memory: logits exist for that many tokens at a time.
-    compiled=True runs each decoder layer through torch.compile (ZeRO-3 gathers inside layers: not with it).
-    Raises ValueError for models whose logits are not a linear function of the last hidden state, and for a wrong
-    attention kernel.
+    compiled=True runs each decoder layer through torch.compile; it excludes ZeRO-3, which gathers inside layers.
+    Raises ValueError for a model whose logits are not a linear function of its last hidden state, and for an attention
+    kernel that gives wrong results.
     """
 
     def __init__(
@@ -61,10 +63,11 @@ class CompletionLogprobs(nn.Module):
         self.head = CompletionHead(causal_lm, chunk_tokens, with_collision)
         _check_logits(causal_lm, self.head)
         if compiled:
-            # Keeps the products of matrices for backward and makes again what is cheap: a fifth less memory, no time
+            # Saves the results of matrix products for backward and recomputes what is cheap: a fifth less memory, in
+            # the same time
             torch._functorch.config.activation_memory_budget = 0.9
             for layer in causal_lm.get_decoder().layers:
-                layer.compile(dynamic=True)  # in place: parameter names stay, and one graph serves every layer
+                layer.compile(dynamic=True)  # in place: parameter names are unchanged, and all layers share one graph
 
     def forward(self, batch: PackedBatch) -> SequenceLogprobs:
         hidden_TD = (
@@ -86,10 +89,10 @@ class CompletionLogprobs(nn.Module):
 
 
 class CompletionHead(nn.Module):
-    """LM head on N hidden states.
+    """The LM head on N hidden states: log-probability (and collision term) of the target of each, [N].
 
-    A module of its own, so that ZeRO-3 gathers the head's weight around it; it holds the model by reference
-    only and adds no parameter and no state_dict entry.
+    It is a separate module, so that ZeRO-3 gathers the head's weight around its forward pass. The model is in a tuple,
+    which keeps it from being registered: this module adds no parameters and no state_dict entries.
     """
 
     def __init__(self, causal_lm: nn.Module, chunk_tokens: int, with_collision: bool):
@@ -113,48 +116,49 @@ class CompletionHead(nn.Module):
 
 def _sum_by_sequence(values_N: Tensor, lengths: tuple[int, ...]) -> Tensor:
     # A sum per slice rather than index_add: the order of summation is fixed on every device.
-    return torch.stack([part.sum() for part in values_N.split(lengths)])
+    parts = values_N.split(lengths)  # type: ignore[no-untyped-call]  # torch
+    return torch.stack([part.sum() for part in parts])
 
 
 def _causal_lm(hf_model: Any) -> Any:
-    """The transformers model below PEFT's wrapper, if there is one."""
+    """The transformers model, without PEFT's wrapper if there is one."""
     return hf_model.get_base_model() if hasattr(hf_model, "get_base_model") else hf_model
 
 
 def _linear_head(causal_lm: Any) -> nn.Linear:
-    """The nn.Linear that makes logits; PEFT's trained copy where modules_to_save names the head."""
+    """The nn.Linear that computes logits; PEFT's trained copy of it where modules_to_save names the head."""
     head = causal_lm.get_output_embeddings()
     if hasattr(head, "modules_to_save"):
         trained = head.modules_to_save[head.active_adapters[0]]
         head = head.original_module if head.disable_adapters else trained
     if type(head) is not nn.Linear:
         raise ValueError(
-            f"the LM head is a {type(head).__name__}, not a plain nn.Linear: to train the head beside LoRA, "
-            "list it in modules_to_save, not in target_modules"
+            f"the LM head is a {type(head).__name__}, expected a plain nn.Linear: to train the head as well as LoRA "
+            "matrices, list it in modules_to_save, not in target_modules"
         )
     return head
 
 
 def _check_model(causal_lm: Any) -> None:
     config = causal_lm.config
-    found = [name for name in UNSUPPORTED_HEADS if getattr(config, name, None) not in (None, 1, 1.0)]
-    if found:
+    unsupported = [name for name in UNSUPPORTED_HEADS if getattr(config, name, None) not in (None, 1, 1.0)]
+    if unsupported:
         raise ValueError(
-            f"{type(causal_lm).__name__} changes its logits by {', '.join(found)}, which is not supported: "
+            f"{type(causal_lm).__name__} changes its logits by {', '.join(unsupported)}, which is not supported: "
             "choose a model whose logits are a linear function of its last hidden state"
         )
     if config._attn_implementation not in packed_attention.NAMES:
         raise ValueError(
-            f"the model's attention is {config._attn_implementation!r}, but packed batches need one of "
-            f'{", ".join(packed_attention.NAMES)}: load it with attn_implementation="{packed_attention.NAMES[0]}"'
+            f"the model's attention is {config._attn_implementation!r}, expected one for packed batches "
+            f'({" or ".join(packed_attention.NAMES)}): load it with attn_implementation="{packed_attention.NAMES[0]}"'
         )
     _linear_head(causal_lm)
 
 
 @torch.no_grad()
 def _check_logits(causal_lm: Any, head: CompletionHead) -> None:
-    """Hold the head to the model's own logits on two tokens: no list of config keys knows every
-    architecture."""
+    """Check the head against the model's own logits on two tokens, because UNSUPPORTED_HEADS cannot name the keys of
+    every architecture."""
     states: list[Tensor] = []
     hook = causal_lm.get_decoder().register_forward_hook(lambda *call: states.append(call[-1].last_hidden_state))
     ids = torch.arange(2, device=causal_lm.device)
@@ -163,11 +167,11 @@ def _check_logits(causal_lm: Any, head: CompletionHead) -> None:
         logits = causal_lm(input_ids=ids[None], position_ids=ids[None], use_cache=False, segments=segments).logits
     finally:
         hook.remove()
-    expected = logits[0].to(accumulation_dtype(logits)).log_softmax(1).gather(1, ids[:, None])[:, 0]
-    found, _ = head(states[0][0], ids)
+    by_model = logits[0].to(accumulation_dtype(logits)).log_softmax(1).gather(1, ids[:, None])[:, 0]
+    by_head, _ = head(states[0][0], ids)
     tolerance = 1e-4 if logits.dtype.itemsize >= 4 else 2e-2
-    if not torch.allclose(found, expected, rtol=tolerance, atol=tolerance):
+    if not torch.allclose(by_head, by_model, rtol=tolerance, atol=tolerance):
         raise ValueError(
-            f"{type(causal_lm).__name__} does more to its logits than its LM head: log-probabilities of two "
-            f"tokens are {expected.tolist()}, by the head alone {found.tolist()}; choose another model"
+            f"{type(causal_lm).__name__} computes its logits by more than its LM head: log-probabilities of two "
+            f"tokens are {by_model.tolist()}, but {by_head.tolist()} from the head alone; choose another model"
         )

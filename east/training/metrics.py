@@ -1,4 +1,5 @@
-"""What a training run reports: sums over a step, metrics.jsonl always, TensorBoard and Weights & Biases when asked."""
+"""Metrics of a training run: sums over each step, written to metrics.jsonl, and to TensorBoard and Weights & Biases
+where the run file asks for them."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -15,9 +16,9 @@ FILE = "metrics.jsonl"
 
 
 class Sums:
-    """Sums over the examples of a step, kept on the device until the step's end.
+    """Sums over the examples of a step, float64 scalars, kept on the device until the end of the step.
 
-    names: what the loss logs (see `run/loss_table.py`), beside `loss` and `tokens`.
+    names: what the loss logs (`logs` in `run/loss_table.py`), in addition to `loss` and `tokens`.
     """
 
     def __init__(self, names: Iterable[str], device: torch.device):
@@ -25,15 +26,18 @@ class Sums:
         self.clear()
 
     def clear(self) -> None:
-        """Start a step."""
+        """Set all sums to zero, at the start of a step."""
         self.values = dict.fromkeys(self.names, self.zero)
 
     def add(self, logged: dict[str, Tensor]) -> None:
-        """Add a micro-batch's sums."""
+        """Add the sums of a micro-batch."""
         self.values = {name: total + logged[name] for name, total in self.values.items()}
 
     def reduce(self, over_ranks: Callable[[Tensor], Tensor], flag: bool) -> tuple[dict[str, float], float]:
-        """(the sums over all ranks, the number of ranks whose flag is set): the step's only wait for the device."""
+        """(sums over all ranks, number of ranks whose flag is set). The only time that a step waits for the device.
+
+        over_ranks: element-wise sums over ranks of a 1-d tensor.
+        """
         values = torch.stack([*self.values.values(), self.zero + flag])
         *totals, flags = over_ranks(values).tolist()
         return dict(zip(self.names, totals, strict=True)), flags
@@ -49,9 +53,10 @@ def row(
     z0: Sequence[float],
     seconds: float,
 ) -> dict[str, Any]:
-    """One line of metrics.jsonl; sums over the step become means over its examples.
+    """One line of metrics.jsonl, in which the sums over the step are divided by its number of examples.
 
-    z0: of this rank's micro-batches, logged as their mean where the loss logs desirable examples (KTO).
+    summed: sums over all ranks. rate: learning rate. seconds: duration of the step. z0: of this rank's micro-batches,
+    logged as their mean if the loss logs desirable examples (KTO).
     """
     line: dict[str, Any] = {"step": step, "epoch": epoch, "examples": examples}
     line |= {"loss": summed["loss"], "lr": rate, "grad_norm": grad_norm, "tokens": summed["tokens"]}
@@ -66,7 +71,8 @@ def row(
 
 
 class Log:
-    """One JSON line per optimizer step. On resume, lines from step `first` on are cut off: they are run again."""
+    """Writes one JSON line per optimizer step. On resume, the lines from step `first` on are removed, because these
+    steps run again."""
 
     def __init__(self, folder: Path, first: int, tensorboard: bool, wandb: str | None, settings: dict[str, Any]):
         self.path = folder / FILE
@@ -82,11 +88,11 @@ class Log:
             try:
                 import wandb as client
             except ImportError:
-                raise ValueError("train.wandb is set but wandb is not installed; pip install wandb") from None
+                raise ValueError("train.wandb is set, but wandb is not installed; pip install wandb") from None
             self._wandb = client.init(project=wandb, name=folder.name, dir=str(folder), config=settings)
 
     def write(self, row: dict[str, Any]) -> None:
-        """Append one step's row and push it to the disk's cache, so that a killed run has it."""
+        """Append the row of a step and flush it to the operating system, so that a killed run has written it."""
         with files.disk_errors(self.path):
             self._file.write(json.dumps(row) + "\n")
             self._file.flush()
@@ -98,7 +104,7 @@ class Log:
             self._wandb.log(numbers, step=row["step"])
 
     def close(self) -> None:
-        """Close every sink."""
+        """Close metrics.jsonl, TensorBoard and Weights & Biases."""
         self._file.close()
         if self._writer:
             self._writer.close()
@@ -107,7 +113,7 @@ class Log:
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """Rows of metrics.jsonl; a torn last line (a killed run) is left out."""
+    """Rows of metrics.jsonl in `folder`, [] without the file; an incomplete last line of a killed run is left out."""
     path = folder / FILE
     rows = []
     for line in path.read_text().splitlines() if path.exists() else []:

@@ -1,7 +1,8 @@
-"""From example rows to losses: what joins the token store, the model's log-probabilities and the equations.
+"""From rows of the dataset to losses: reads and packs the examples of a step, and applies the loss to their
+log-probabilities.
 
-One optimizer step needs a few numbers over all its examples (mean length, z0, mean perplexity): they are made
-first, on every rank alike, so that the loss does not depend on how the step is shared out.
+Losses need a few quantities of the whole optimizer step (mean length, z0, mean perplexity). They are computed first and
+are equal on all ranks, so that the loss does not depend on how the step is split over ranks and micro-batches.
 """
 
 import contextlib
@@ -24,13 +25,15 @@ from east.training import losses, schedule
 from east.training.logprobs import SequenceLogprobs
 from east.training.packing import PackedBatch, on_device, pack
 
-PASS = 4  # micro-batches whose mismatched pairs share a pass: without gradient they take less memory than one with
+# Micro-batches whose mismatched pairs share a forward pass: it has no gradient, and so needs less memory than the
+# forward and backward pass of one micro-batch
+PASS = 4
 Reduce = Callable[[Tensor], Tensor]  # element-wise sums over ranks
 
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """Packed sequences and what the reference thinks of each."""
+    """Packed sequences and the reference log-probability of each."""
 
     batch: PackedBatch
     reference: Tensor  # [sequences] float32; zero where the loss needs none
@@ -38,30 +41,30 @@ class Scored:
 
 @dataclasses.dataclass(frozen=True)
 class MicroBatch:
-    """b examples of one rank, on the device. Pairs are packed as 2b sequences: the chosen, then the rejected."""
+    """b examples of one rank, on the device. Pairs are packed as 2b sequences: b chosen, then b rejected responses."""
 
     batch: PackedBatch
     reference: Tensor  # [sequences] float32; zero where the loss needs none
-    weights: Tensor  # [b] float32; zero for the stand-in of a rank that has no work
+    weights: Tensor  # [b] float32; zero unless `real`
     desirable: Tensor  # [b] bool
-    real: bool
+    real: bool  # False for the placeholder of a rank that has no examples left; it counts nowhere
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One optimizer step as this rank sees it."""
+    """One optimizer step, with the micro-batches of this rank."""
 
     number: int
     epoch: int
     rows: Rows  # of the B examples of the step, over all ranks
-    mean_length: float  # of their responses, in tokens
-    micro_batches: list[MicroBatch]  # this rank's; equally many on every rank
-    mismatched: list[Scored]  # KTO: the prompts of their examples, in order, each with another question's response
+    mean_length: float  # of the responses of these rows, in tokens
+    micro_batches: list[MicroBatch]  # of this rank; all ranks have the same number
+    mismatched: list[Scored]  # KTO: per example of micro_batches its prompt with another question's response, in order
 
 
 @dataclasses.dataclass(frozen=True)
 class StepNumbers:
-    """What losses need of the whole optimizer step."""
+    """The quantities of the whole optimizer step that losses need."""
 
     mean_length: float  # of the responses, in tokens
     z0: float | Tensor = 0.0  # KTO
@@ -71,7 +74,7 @@ class StepNumbers:
 def steps(
     data: Data, loss: Loss, train: Train, first: int, last: int, rank: int, ranks: int, device: torch.device
 ) -> Iterator[Step]:
-    """Steps [first, last) of the run; the next one is read and packed while the caller computes."""
+    """Steps [first, last) of the run. A thread reads and packs the next step while the caller computes this one."""
     read = partial(load, data, loss, train, rank=rank, ranks=ranks, device=device)
     numbers = iter(range(first, last))
     with ThreadPoolExecutor(1) as pool:
@@ -89,26 +92,26 @@ def load(data: Data, loss: Loss, train: Train, number: int, rank: int, ranks: in
     kind = LOSSES[loss.name]
     plan = data.tokens.kl[epoch % len(data.tokens.kl)] if kind.mismatched and data.tokens.kl is not None else None
     if train.micro_tokens is None:
-        mine = schedule.share(rows, rank, ranks, train.micro_batch)
+        shares = schedule.share(rows, rank, ranks, train.micro_batch)
     else:
         tokens = lengths[examples["response"]]
         if kind.pair:
             tokens = tokens + lengths[examples["rejected"]]
-        tokens = tokens + data.tokens.sequences["prompt_length"][examples["response"]]  # stored once, also for a pair
-        mine = schedule.share_tokens(rows, tokens, rank, ranks, train.micro_tokens)
+        tokens = tokens + data.tokens.sequences["prompt_length"][examples["response"]]  # packed once, also for a pair
+        shares = schedule.share_tokens(rows, tokens, rank, ranks, train.micro_tokens)
     mean_length = float(lengths[examples["response"]].mean())
-    stood_in = [part if len(part) else rows[:1] for part in mine]
-    micro_batches = [collate(data, s, loss, len(part) > 0, device) for s, part in zip(stood_in, mine, strict=True)]
+    filled = [part if len(part) else rows[:1] for part in shares]  # an empty micro-batch gets a placeholder
+    micro_batches = [collate(data, f, loss, len(part) > 0, device) for f, part in zip(filled, shares, strict=True)]
     mismatched = []
     if plan is not None:
-        passes = [np.concatenate(stood_in[i : i + PASS]) for i in range(0, len(stood_in), PASS)]
+        passes = [np.concatenate(filled[i : i + PASS]) for i in range(0, len(filled), PASS)]
         mismatched = [_scored(data, plan[part], device) for part in passes]
     return Step(number, epoch, rows, mean_length, micro_batches, mismatched)
 
 
 def collate(data: Data, rows: Rows, loss: Loss, real: bool, device: torch.device) -> MicroBatch:
-    """Pack the examples `rows`. A rank without work packs one that is not `real`, its weight zero, so that every rank
-    makes the same collectives."""
+    """Pack the examples `rows`. A rank without work packs a placeholder of weight zero (real=False), so that all ranks
+    call the same collectives."""
     examples = data.tokens.examples[rows]
     sequences = examples["response"]
     if LOSSES[loss.name].pair:
@@ -116,10 +119,10 @@ def collate(data: Data, rows: Rows, loss: Loss, real: bool, device: torch.device
     weights = data.weights[rows] if real else np.zeros(len(rows))
     if averages_micro_batch(loss):
         weights = np.full_like(weights, weights.mean())
-    own = _scored(data, sequences, device)
+    scored = _scored(data, sequences, device)
     return MicroBatch(
-        batch=own.batch,
-        reference=own.reference,
+        batch=scored.batch,
+        reference=scored.reference,
         weights=on_device(weights.astype(np.float32), device),
         desirable=on_device(examples["desirable"], device),
         real=real,
@@ -127,21 +130,25 @@ def collate(data: Data, rows: Rows, loss: Loss, real: bool, device: torch.device
 
 
 def step_numbers(loss: Loss, model: Any, step: Step, reduce: Reduce) -> list[StepNumbers]:
-    """One StepNumbers per micro-batch of this rank; they differ only for KTO with kl: microbatch.
+    """The quantities of the step, one StepNumbers per micro-batch of this rank; equal except for KTO with
+    kl: microbatch.
 
-    KTO and LW(P) look at the step with the policy as it is, before any gradient (one forward pass more).
+    KTO and LW(P) need one more forward pass over the step, without gradient, with the policy before the update.
+    reduce: element-wise sums over ranks.
     """
     numbers = [StepNumbers(step.mean_length)] * len(step.micro_batches)
     if loss.local_weight == "lw_p":
         with evaluating(model):
-            found = [losses.perplexity(*_per_example(model(m.batch), len(m.weights))) for m in step.micro_batches]
-        total, count = reduce(_sums_and_counts(found, step).sum(0))
+            perplexities = [
+                losses.perplexity(*_per_example(model(m.batch), len(m.weights))) for m in step.micro_batches
+            ]
+        total, count = reduce(_sums_and_counts(perplexities, step).sum(0))
         numbers = [dataclasses.replace(n, mean_perplexity=total / count) for n in numbers]
     if LOSSES[loss.name].mismatched:
         ratios = _sums_and_counts(_mismatched(model, step), step)  # [micro-batches, 2]
         if loss.kl == "step":
             ratios = reduce(ratios.sum(0)).expand_as(ratios)
-        else:  # TRL and HALOs: each rank's mean, averaged over the ranks that have examples
+        else:  # as TRL and HALOs: the mean of each rank's micro-batch, averaged over the ranks that have examples
             means = ratios[:, 0] / ratios[:, 1].clamp(min=1)
             ratios = reduce(torch.stack([means, (ratios[:, 1] > 0).double()], dim=1))
         z0 = [losses.kto_reference_point(total, count) for total, count in ratios]
@@ -152,28 +159,32 @@ def step_numbers(loss: Loss, model: Any, step: Step, reduce: Reduce) -> list[Ste
 def example_losses(
     loss: Loss, out: SequenceLogprobs, micro: MicroBatch, numbers: StepNumbers
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Unweighted loss of each example [b], and sums for the log (the row's `logs`), not yet waited for."""
+    """Unweighted loss of each example, [b] with gradient, and the sums of the loss's `logs`, as scalars on the device.
+
+    out: the model's result for micro.batch.
+    """
     kind, b = LOSSES[loss.name], len(micro.weights)
     function: losses.LossFunction = pkgutil.resolve_name(kind.function)
-    values, report = function(_inputs(loss, out, micro, numbers), loss)
+    values, logged = function(_inputs(loss, out, micro, numbers), loss)
     assert len(out.sums) == (2 if kind.pair else 1) * b and values.shape == (b,), (loss.name, values.shape, b)
-    assert report.keys() == set(kind.logs), (loss.name, report.keys())
+    assert logged.keys() == set(kind.logs), (loss.name, logged.keys())
     if loss.local_weight == "lw_p":
         values = values * losses.local_weight_p(*_per_example(out, b), numbers.mean_perplexity)
     elif loss.local_weight == "lw_w":
         assert out.collision is not None
         factor = losses.local_weight_w(out.collision, out.lengths)
         values = values * (factor if len(factor) == b else factor[:b] * factor[b:])
-    return values, report
+    return values, logged
 
 
 def averages_micro_batch(loss: Loss) -> bool:
-    """The release's SFT: the micro-batch's token mean, times the mean of its weights."""
+    """Whether the loss is SFT as in the paper's released code: the mean over the tokens of a micro-batch, times the
+    mean of its weights."""
     return "normalization" in LOSSES[loss.name].settings and loss.normalization == "microbatch"
 
 
 def _inputs(loss: Loss, out: SequenceLogprobs, micro: MicroBatch, numbers: StepNumbers) -> losses.LossInputs:
-    """The packed sequences of a micro-batch as the examples that its loss takes."""
+    """The arguments of the loss, from the log-probabilities of a micro-batch's packed sequences."""
     b, pair = len(micro.weights), LOSSES[loss.name].pair
     return losses.LossInputs(
         logprobs=out.sums[:b],
@@ -189,7 +200,7 @@ def _inputs(loss: Loss, out: SequenceLogprobs, micro: MicroBatch, numbers: StepN
 
 
 def _sums_and_counts(values: Iterable[Tensor], step: Step) -> Tensor:
-    """[micro-batches, 2] float64: sum and number of each micro-batch's values; a stand-in counts nothing."""
+    """[micro-batches, 2] float64: sum and number of each micro-batch's values; both 0 for a placeholder."""
     rows = [
         torch.stack([v.double().sum(), v.new_full((), len(v), dtype=torch.float64)]) * micro.real
         for v, micro in zip(values, step.micro_batches, strict=True)
@@ -198,22 +209,25 @@ def _sums_and_counts(values: Iterable[Tensor], step: Step) -> Tensor:
 
 
 def _per_example(out: SequenceLogprobs, examples: int) -> tuple[Tensor, Tensor]:
-    """Log-probability and length of each example [b]; a DPO pair's are those of both its responses."""
+    """Log-probability and length of each example, [b]; those of a pair are sums over its two responses."""
     return out.sums.view(-1, examples).sum(0), out.lengths.view(-1, examples).sum(0)
 
 
 def _mismatched(model: Any, step: Step) -> tuple[Tensor, ...]:
-    """lp_policy - lp_reference of each micro-batch's mismatched pairs."""
+    """lp_policy - lp_reference of the mismatched pairs of each micro-batch, [b] each, without gradient."""
     assert step.mismatched, "KTO needs a plan of mismatched pairs"
     with evaluating(model):
         ratios = torch.cat([model(pairs.batch).sums - pairs.reference for pairs in step.mismatched])
-    return ratios.split([len(micro.weights) for micro in step.micro_batches])
+    sizes = [len(micro.weights) for micro in step.micro_batches]
+    parts: tuple[Tensor, ...] = ratios.split(sizes)  # type: ignore[no-untyped-call]  # torch
+    return parts
 
 
 def start_error(model: Any, step: Step) -> Tensor:
     """Largest |lp_policy - lp_reference| / sqrt(T) over this rank's sequences of a step, mismatched pairs included.
 
-    Before the first update 0 but for rounding, which grows as sqrt(T).
+    Before the first update policy and reference are equal, and so are their log-probabilities, except for rounding,
+    which grows as sqrt(T).
     """
     scored = [(micro.batch, micro.reference) for micro in step.micro_batches]
     scored += [(pairs.batch, pairs.reference) for pairs in step.mismatched]
@@ -224,7 +238,7 @@ def start_error(model: Any, step: Step) -> Tensor:
 
 @contextlib.contextmanager
 def evaluating(model: Any) -> Iterator[None]:
-    """Without gradient and without dropout."""
+    """A block in which the model runs without gradient and without dropout."""
     training = model.training
     model.eval()
     with torch.no_grad():

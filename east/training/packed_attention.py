@@ -1,10 +1,10 @@
-"""Attention of packed batches: every segment causally on itself and on its shared prompt, nothing else.
+"""Attention of packed batches: each segment attends causally to itself and to its shared prompt, and to nothing else.
 
-Two names for transformers' attn_implementation. `packed` takes the best kernel there is: for half precision on CUDA
-the varlen kernel of the flash-attn package where that is installed, else PyTorch's; elsewhere SDPA per segment.
-`packed_sdpa` is SDPA per segment everywhere, the slow way that `check_kernel` holds the kernels to. The decoder is
-called with `segments=PackedSegments(...)`, which transformers hands to every attention layer untouched. Costs the sum
-of squared segment lengths.
+Two names for transformers' attn_implementation. `packed` is the fastest available kernel: for half precision on CUDA
+the varlen kernel of the flash-attn package if it is installed, otherwise PyTorch's; for everything else SDPA per
+segment. `packed_sdpa` is SDPA per segment everywhere; it is slow, and `check_kernel` compares the other kernels with
+it. The decoder is called with `segments=PackedSegments(...)`, which transformers passes to every attention layer. The
+cost is the sum of squared segment lengths.
 """
 
 from functools import partial
@@ -25,7 +25,7 @@ FLASH_ATTN = find_spec("flash_attn") is not None
 SMALL_PACK = (Segment(0, 70), Segment(70, 100, 0, 40), Segment(100, 105))  # a prompt of 40 shared by two responses
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # torch
 def packed_attention(
     module: nn.Module,
     query: Tensor,
@@ -40,24 +40,25 @@ def packed_attention(
     per_segment: bool = False,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of one layer on one packed row.
+    """Attention of one layer on one packed row, with the signature of transformers' attention functions.
 
     query: [1, heads, T, head_dim]; key, value: [1, kv_heads, T, head_dim] (kv_heads divides heads). Returns
-    [1, T, heads, head_dim] and None. Raises ValueError for what is not computed here: attention dropout,
-    softcaps, sinks and position biases, or a call that did not come from `training.logprobs`.
+    [1, T, heads, head_dim] and None. Raises ValueError for what is not supported: attention dropout, softcaps, sinks
+    and position biases, and a call without `segments`, which only `training.logprobs` passes.
     """
-    refused = [name for name in ("softcap", "s_aux", "position_bias") if kwargs.get(name) is not None]
-    refused += ["attention dropout"] if dropout else []
-    if refused:
+    unsupported = [name for name in ("softcap", "s_aux", "position_bias") if kwargs.get(name) is not None]
+    unsupported += ["attention dropout"] if dropout else []
+    if unsupported:
         raise ValueError(
-            f"attention `packed` does not compute {', '.join(refused)}, which this model uses: "
+            f"attention `packed` does not compute {', '.join(unsupported)}, which this model uses: "
             "choose another model, or set its dropout to 0"
         )
     if segments is None:
         raise ValueError("attention `packed` runs packed batches only: to generate, load the model with sdpa")
     if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and not per_segment:
         return _varlen(query, key, value, segments, scaling, sliding_window), None
-    # Its outputs and the keys of shared prompts are made again in backward: a tenth of the activations, 1 % of the time
+    # The outputs and the keys of shared prompts are recomputed in backward: this saves a tenth of the memory of
+    # activations and costs 1 % of the time
     out = checkpoint(
         _by_segment, query, key, value, segments.spans, scaling, sliding_window,
         use_reentrant=False, preserve_rng_state=False,
@@ -73,7 +74,7 @@ def _varlen(
     scaling: float | None,
     sliding_window: int | None,
 ) -> Tensor:
-    """One kernel call, causal from the lower right corner of each segment."""
+    """One kernel call; the causal mask of each segment is aligned to its last query and last key."""
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     if segments.key_rows is not None:
         k, v = k[segments.key_rows], v[segments.key_rows]
@@ -86,7 +87,8 @@ def _varlen(
     else:
         gqa = q.shape[1] != k.shape[1]
         out = varlen_attn(q, k, v, *lengths, scale=scaling, window_size=window, enable_gqa=gqa)
-    return out[None]  # type: ignore[call-overload]
+    output: Tensor = out[None]
+    return output
 
 
 def _by_segment(
@@ -101,15 +103,15 @@ def _by_segment(
     gqa = query.shape[1] != key.shape[1]
     # split, not slices: the backward of a slice fills a tensor of the whole row
     lengths = [s.stop - s.start for s in segments]
-    queries, keys, values = (x.split(lengths, dim=2) for x in (query, key, value))
-    place = {s.start: i for i, s in enumerate(segments)}
+    queries, keys, values = (x.split(lengths, dim=2) for x in (query, key, value))  # type: ignore[no-untyped-call]
+    segment_at = {s.start: i for i, s in enumerate(segments)}
     outputs = []
     for s, q, k, v in zip(segments, queries, keys, values, strict=True):
         shared = s.prefix_stop - s.prefix_start
         if shared:
-            owner = place[s.prefix_start]  # a prompt stands at the start of the segment that stores it
-            k = torch.cat((keys[owner][:, :, :shared], k), dim=2)
-            v = torch.cat((values[owner][:, :, :shared], v), dim=2)
+            first = segment_at[s.prefix_start]  # the segment that begins with the prompt
+            k = torch.cat((keys[first][:, :, :shared], k), dim=2)
+            v = torch.cat((values[first][:, :, :shared], v), dim=2)
         n_q, n_k = q.shape[2], k.shape[2]
         mask = None
         if n_q < n_k or (sliding_window is not None and sliding_window < n_k):
@@ -123,11 +125,11 @@ def _by_segment(
 
 
 def check_kernel(config: Any, device: torch.device, dtype: torch.dtype) -> None:
-    """Hold what `packed` is on this device to SDPA per segment: outputs and gradients of one small pack of random
-    numbers, in the shape of the model's heads.
+    """Compare the kernel that `packed` uses on this device with SDPA per segment: outputs and gradients of one small
+    pack of random numbers, with the model's number and size of heads.
 
-    config: transformers' of the model. Raises ValueError when they differ by more than rounding explains, or when the
-    flash-attn package is installed but cannot be loaded.
+    config: transformers' config of the model. Raises ValueError when the two differ by more than rounding explains, or
+    when the flash-attn package is installed but cannot be imported.
     """
     heads = config.num_attention_heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
@@ -138,14 +140,15 @@ def check_kernel(config: Any, device: torch.device, dtype: torch.dtype) -> None:
     tolerance = 1e-4 if dtype.itemsize >= 4 else 3e-2
     for window in windows:
         try:
-            found = _with_gradients(qkv, sliding_window=window)
+            by_kernel = _with_gradients(qkv, sliding_window=window)
         except ImportError as error:
-            raise ValueError(f"flash-attn is installed but does not load ({error}); mend or uninstall it") from None
-        for ours, exact in zip(found, _with_gradients(qkv, sliding_window=window, per_segment=True), strict=True):
-            apart = float((ours - exact).norm() / exact.norm())
-            if not apart <= tolerance:
+            raise ValueError(f"flash-attn is installed but does not load ({error}); fix or uninstall it") from None
+        by_sdpa = _with_gradients(qkv, sliding_window=window, per_segment=True)
+        for value, expected in zip(by_kernel, by_sdpa, strict=True):
+            difference = float((value - expected).norm() / expected.norm())
+            if not difference <= tolerance:
                 raise ValueError(
-                    f"the attention kernel for {dtype} on {device} differs from plain attention by {apart:.1e} "
+                    f"the attention kernel for {dtype} on {device} differs from plain attention by {difference:.1e} "
                     f"(relative), expected at most {tolerance:g}; set model.attention=packed_sdpa, or use other "
                     "versions of PyTorch and flash-attn"
                 )
@@ -153,7 +156,8 @@ def check_kernel(config: Any, device: torch.device, dtype: torch.dtype) -> None:
 
 @torch.enable_grad()
 def _with_gradients(qkv: list[Tensor], **kwargs: Any) -> list[Tensor]:
-    """Attention's output on SMALL_PACK, and the gradients of the sum of its sines, so that each output's differs."""
+    """Attention's output on SMALL_PACK, and the gradients of the sum of its sines: with sines the upstream gradient
+    differs from element to element."""
     inputs = [x.detach().requires_grad_() for x in qkv]
     segments = PackedSegments(SMALL_PACK, qkv[0].device)
     out, _ = packed_attention(nn.Module(), *inputs, None, segments=segments, **kwargs)

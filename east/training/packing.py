@@ -1,30 +1,33 @@
-"""Sequences to one packed batch without padding; the only place where labels are shifted.
+"""Packs sequences into one row without padding; the only place where labels are shifted.
 
-A batch is one row of T tokens. Each sequence is a prompt and a completion. With `share_prompts`, sequences
-with the same prompt store it once:
+A batch is one row of T tokens. Each sequence is a prompt and a completion. With `share_prompts`, sequences with the
+same prompt share one copy of it:
 
     prompt  completion 0  completion 1        tokens
     0 1 2   3 4 5         3 4                 position ids: each completion continues its prompt
     [--- segment 0 ---]  [segment 1, whose queries also see the prompt, never completion 0]
 
-The hidden state that predicts completion token t sits at token t-1 of the same sequence, and at the prompt's
+The hidden state that predicts completion token t is that of token t-1 of the same sequence, and that of the prompt's
 last token for t = 0.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-TokenIds = Sequence[int] | np.ndarray
+Array = NDArray[Any]
+TokenIds = Sequence[int] | Array
 
 
 @dataclass(frozen=True, eq=False)
 class Segment:
     """Consecutive tokens [start, stop) that attend causally to themselves, and to all of the prefix
-    [prefix_start, prefix_stop), which is empty unless the prompt is stored with an earlier segment."""
+    [prefix_start, prefix_stop). The prefix is empty unless the prompt is part of an earlier segment."""
 
     start: int
     stop: int
@@ -33,12 +36,13 @@ class Segment:
 
 
 class PackedSegments:
-    """What attention must know of a packed batch: its segments, and the same as arguments of the varlen kernels.
+    """The segments of a packed batch, and the same as arguments of the varlen kernels.
 
-    cu_q, cu_k: [segments + 1] int32, where the queries and the keys of each segment begin, and the end of the last.
-    key_rows: [sum of key lengths] int64, gathers keys and values, prompts repeated; None if the identity.
-    max_q, max_k: the most queries and keys of a segment. A plain object, so that torch.compile does not specialise
-    on its contents.
+    cu_q, cu_k: [segments + 1] int32, cumulative numbers of queries and of keys. key_rows: [sum of key lengths] int64,
+    row indices that gather keys and values, with prompts repeated; None if they are the identity. max_q, max_k: largest
+    number of queries and of keys of a segment.
+
+    It is a plain object, so that torch.compile does not specialise on its contents.
     """
 
     def __init__(self, spans: tuple[Segment, ...], device: torch.device | str):
@@ -54,12 +58,12 @@ class PackedSegments:
 
 @dataclass(frozen=True, eq=False)
 class PackedBatch:
-    """S sequences in T tokens, N of which are completion tokens (counted per sequence).
+    """S sequences in one row of T tokens, with N completion tokens in all.
 
-    input_ids, position_ids: [T] int64. segments: cover [0, T) in order.
+    input_ids, position_ids: [T] int64. segments: they cover [0, T) in order.
     rows: [N] int64, positions in [0, T) whose hidden state predicts a completion token. targets: [N] int64,
-    the token predicted. Both follow the order of the sequences given to `pack`: the first lengths[0] belong
-    to sequence 0. lengths: the S completion lengths; lengths_S: the same, [S] int64 on the device.
+    the token that is predicted. Both are in the order of the sequences given to `pack`: the first lengths[0] entries
+    belong to sequence 0. lengths: the S completion lengths; lengths_S: the same, [S] int64 on the device.
     """
 
     input_ids: Tensor
@@ -77,9 +81,9 @@ def pack(
     share_prompts: bool = True,
     device: torch.device | str = "cpu",
 ) -> PackedBatch:
-    """Pack sequences prompts[i] + completions[i] into one row. The inputs are not changed.
+    """Pack the sequences prompts[i] + completions[i] into one row. The inputs are not changed.
 
-    Raises ValueError where the two differ in number, where there are none, or where a prompt or a completion
+    Raises ValueError when the numbers of prompts and completions differ or are zero, or when a prompt or a completion
     is empty (the first completion token needs a token before it).
     """
     prompt_ids = [np.asarray(ids, dtype=np.int64) for ids in prompts]
@@ -90,10 +94,10 @@ def pack(
     for i, ids in enumerate(prompt_ids):
         groups.setdefault(ids.tobytes() if share_prompts else i, []).append(i)
 
-    tokens: list[np.ndarray] = []
-    positions: list[np.ndarray] = []
+    tokens: list[Array] = []
+    positions: list[Array] = []
     segments: list[Segment] = []
-    rows: list[np.ndarray] = [np.empty(0)] * len(prompt_ids)
+    rows: list[Array] = [np.empty(0)] * len(prompt_ids)
     start = 0
     for members in groups.values():
         prompt = prompt_ids[members[0]]
@@ -125,17 +129,17 @@ def pack(
     )
 
 
-def on_device(values: np.ndarray, device: torch.device | str) -> Tensor:
-    """A tensor of the same dtype; a GPU copies it from pinned memory, and nobody waits."""
+def on_device(values: Array, device: torch.device | str) -> Tensor:
+    """A tensor of the same shape and dtype; to a GPU the copy is from pinned memory and asynchronous."""
     tensor = torch.from_numpy(np.ascontiguousarray(values))
     return tensor.pin_memory().to(device, non_blocking=True) if torch.device(device).type == "cuda" else tensor
 
 
-def _check(prompts: list[np.ndarray], completions: list[np.ndarray]) -> None:
+def _check(prompts: list[Array], completions: list[Array]) -> None:
     if len(prompts) != len(completions):
-        raise ValueError(f"{len(prompts)} prompts but {len(completions)} completions: give one per prompt")
+        raise ValueError(f"found {len(prompts)} prompts but {len(completions)} completions: give one per prompt")
     if not prompts:
-        raise ValueError("nothing to pack: give at least one sequence")
+        raise ValueError("found nothing to pack: give at least one sequence")
     for name, sequences in (("prompt", prompts), ("completion", completions)):
         for i, ids in enumerate(sequences):
             if ids.ndim != 1 or len(ids) == 0:

@@ -1,7 +1,8 @@
-"""The reference log-probability column: what the starting model thinks of every stored sequence.
+"""The `reference` stage: log-probability of every stored sequence under the starting model.
 
-The reference belongs to the sequence, not to the example, and is never run in training. A sequence that the same
-model has scored before, for this dataset or another of the round, is read from the score book.
+There is one value per sequence, not per example, and training only reads them: the reference model is not in memory
+then. A sequence that the same model has scored before, for this dataset or another one of the round, is read from the
+cache (`reference_cache`).
 """
 
 from collections.abc import Iterator
@@ -23,19 +24,19 @@ from east.training.logprobs import CompletionLogprobs
 from east.training.packing import pack
 
 TOKENS = 8192  # per forward pass
-# Nats that two packings of one sequence may differ by, times the square root of its tokens: each token's rounding is
-# its own. In bfloat16 the logits themselves are rounded, to 0.06 at 16.
+# The log-probability of a sequence of T tokens may differ by this times sqrt(T) nats between two packings: the rounding
+# errors of its tokens are independent. In bfloat16 the logits themselves are rounded, by up to 0.06 near 16.
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.2}
 REMAKE = f"delete the round's folders reference/ and scores/ and run `{pipeline.COMMANDS['reference']}`"
-CHECKED = 4  # sequences that are scored again
+CHECKED = 4  # sequences that `check` scores again
 Rows = NDArray[np.int64]
 
 
-def runs(dataset: IndexedDataset, rows: Rows, tokens: int) -> list[Rows]:
-    """The rows in runs of at most `tokens` tokens, for one forward pass each (a longer sequence stands alone).
+def forward_passes(dataset: IndexedDataset, rows: Rows, tokens: int) -> list[Rows]:
+    """The sequences `rows` divided into forward passes of at most `tokens` tokens; a longer one has a pass of its own.
 
-    Sequences with one prompt are neighbours, because a pass holds their prompt once; the longest come first, so
-    that memory runs out at once or not at all.
+    Sequences with the same prompt are next to each other, because a pass stores their prompt once. The longest come
+    first: if memory runs out, it does so in the first pass.
     """
     if not len(rows):
         return []
@@ -59,7 +60,7 @@ def runs(dataset: IndexedDataset, rows: Rows, tokens: int) -> list[Rows]:
 def score(
     module: CompletionLogprobs | nn.Module, dataset: IndexedDataset, passes: list[Rows], device: torch.device
 ) -> Iterator[tuple[Rows, NDArray[np.float64]]]:
-    """Summed completion log-probability, natural log, of the rows of each pass: (rows, log-probabilities)."""
+    """(rows, log-probabilities [rows]) of each pass: sums over the tokens of the completion, in nats."""
     for rows in passes:
         batch = pack([dataset.prompt(r) for r in rows], [dataset.completion(r) for r in rows], device=device)
         yield rows, module(batch).sums.double().cpu().numpy()
@@ -74,26 +75,26 @@ def check(
     dtype: str,
     seed: int,
 ) -> None:
-    """Score a few of the rows again, drawn by the seed (the same ones on every rank).
+    """Score a few of the rows again, drawn by the seed (the same ones on every rank), and compare with `column`.
 
-    Raises ValueError when one is beyond what another packing explains: the column is not of this model.
+    Raises ValueError when one differs by more than another packing explains: the column is not of this model.
     """
-    few = np.random.default_rng(seed).choice(rows, min(CHECKED, len(rows)), replace=False)
-    with objective.evaluating(module):  # no dropout, as when the column was made
-        again = list(score(module, dataset, runs(dataset, few, tokens=4096), device))
-    few, found = (np.concatenate(parts) for parts in zip(*again, strict=True))
-    worst = float(np.max(np.abs(found - column[few]) / np.sqrt(dataset.sequences["completion_length"][few])))
+    sampled = np.random.default_rng(seed).choice(rows, min(CHECKED, len(rows)), replace=False)
+    with objective.evaluating(module):  # no dropout, as when the column was computed
+        scored = list(score(module, dataset, forward_passes(dataset, sampled, tokens=4096), device))
+    sampled, logprobs = (np.concatenate(parts) for parts in zip(*scored, strict=True))
+    worst = float(np.max(np.abs(logprobs - column[sampled]) / np.sqrt(dataset.sequences["completion_length"][sampled])))
     if not worst <= TOLERANCE[dtype]:
         raise ValueError(
-            f"reference: {len(few)} sequences scored again differ by up to {worst:.2g} sqrt(T) nats (T tokens), "
+            f"reference: {len(sampled)} sequences scored again differ by up to {worst:.2g} sqrt(T) nats (T tokens), "
             f"expected at most {TOLERANCE[dtype]:g} sqrt(T); {REMAKE}"
         )
 
 
 def run(config: Config) -> None:
-    """The stage: dataset/ and the starting model to reference/. On several ranks each scores its share.
+    """Write reference/ from dataset/ and the starting model. With several ranks, each scores a share of the sequences.
 
-    Killed and started again, or run for another dataset of the round, it scores what is not in the book.
+    It scores only the sequences that are not in the cache, after a kill and for another dataset of the round alike.
     """
     dataset = IndexedDataset(pipeline.dataset(config))
     start = models.resolve(*config.starting_model)
@@ -109,18 +110,19 @@ def run(config: Config) -> None:
         if rank == 0:
             cache.claim()
             column = reference_cache.look_up(reference_cache.read(cache.folder), keys)
-    column = _sum_over_ranks(column, device)  # every other rank adds zero; NaN where unknown
+    column = _sum_over_ranks(column, device)  # the other ranks add zeros; NaN where the cache has no value
     known, missing = np.flatnonzero(~np.isnan(column)), np.flatnonzero(np.isnan(column))
     if rank == 0:
-        print(f"reference: {len(known)} of {len(keys)} sequences are known, {len(missing)} to score")
+        print(f"reference: {len(known)} of {len(keys)} sequences are in the cache, {len(missing)} to score")
     if len(missing):
         policy = models.load_policy(start, dtype=config.train.dtype, attention=config.model.attention)
         module = CompletionLogprobs(policy, config.train.head_chunk, device=device).eval()
         if len(known):
             check(module, dataset, column, known, device, config.train.dtype, config.train.seed)
         with reference_cache.appending(cache.folder) as append:
-            mine = fill(module, dataset, share(dataset, missing, rank, ranks), keys, append, device, show=rank == 0)
-        column[missing] = _sum_over_ranks(mine[missing], device)
+            passes = share(dataset, missing, rank, ranks)
+            scored = score_and_append(module, dataset, passes, keys, append, device, show=rank == 0)
+        column[missing] = _sum_over_ranks(scored[missing], device)
     with deepspeed_engine.together():
         if rank == 0:
             with artifact.writing() as (scratch, summary):
@@ -131,13 +133,14 @@ def run(config: Config) -> None:
 
 
 def share(dataset: IndexedDataset, rows: Rows, rank: int, ranks: int) -> list[Rows]:
-    """The passes of one rank: dealt out in turn, so that all have as many tokens, but for a pass."""
+    """The forward passes of one rank. Ranks take passes in turn, so that their numbers of tokens differ by about one
+    pass at most."""
     s = dataset.sequences[rows]
     total = int(s["prompt_length"].sum() + s["completion_length"].sum())
-    return runs(dataset, rows, min(TOKENS, total // ranks + 1))[rank::ranks]
+    return forward_passes(dataset, rows, min(TOKENS, total // ranks + 1))[rank::ranks]
 
 
-def fill(
+def score_and_append(
     module: nn.Module,
     dataset: IndexedDataset,
     passes: list[Rows],
@@ -146,7 +149,8 @@ def fill(
     device: torch.device,
     show: bool,
 ) -> NDArray[np.float64]:
-    """Score the rows of all passes, each pass into the book when it is done; [sequences], 0 where not scored.
+    """Log-probabilities of the rows of all passes, [sequences] float64, 0 for the other rows. The values of each pass
+    are appended to the cache when it is finished.
 
     Raises ValueError for a log-probability that is not finite.
     """

@@ -1,10 +1,10 @@
-"""The score book: log-probabilities that the starting model has given, so that only new sequences are scored.
+"""The cache of reference log-probabilities, so that a sequence is scored only once by the same model.
 
-    scores/<digest>/   plan.json   the model and settings that the digest stands for
-                       *.bin       records (key of a sequence, log-probability), appended as scoring goes on
+    scores/<digest>/   plan.json   the model and settings that the digest is computed from
+                       *.bin       records (key of a sequence, log-probability), appended while sequences are scored
 
-Every process appends to a file of its own: none waits for another, and no lock is needed. A record torn by a kill
-is left out on reading.
+Each process appends to its own file, so that no lock is needed. A record that a killed process left incomplete is
+ignored on reading.
 """
 
 import contextlib
@@ -23,27 +23,29 @@ Append = Callable[[NDArray[np.uint64], NDArray[np.float64]], None]
 
 
 def read(folder: Path) -> NDArray[Any]:
-    """Every whole record of a book, [records] of RECORD; none when there is no book."""
+    """All complete records of a cache folder, [records] of RECORD; empty if there is no such folder."""
     parts = [np.fromfile(path, RECORD) for path in sorted(folder.glob("*.bin"))]
     return np.concatenate(parts) if parts else np.empty(0, RECORD)
 
 
 def look_up(records: NDArray[Any], keys: NDArray[np.uint64]) -> NDArray[np.float64]:
-    """Log-probability of each key (see `IndexedDataset.keys`), [keys]; NaN where the book has none.
+    """Log-probability of each key (see `IndexedDataset.keys`), [keys] float64; NaN for keys without a record.
 
-    A key whose first half is also another key's may be taken for unknown, never for the other.
+    If two keys agree in their first 64 bits, one of them may get NaN and be scored again; it never gets the other's
+    value.
     """
     if not len(records):
         return np.full(len(keys), np.nan)
     ordered = records[np.argsort(records["key"][:, 0], kind="stable")]
-    places = np.searchsorted(ordered["key"][:, 0], keys[:, 0])
-    found = ordered[np.minimum(places, len(ordered) - 1)]
-    return np.where((found["key"] == keys).all(axis=1), found["logprob"], np.nan)
+    positions = np.searchsorted(ordered["key"][:, 0], keys[:, 0])
+    nearest = ordered[np.minimum(positions, len(ordered) - 1)]
+    return np.where((nearest["key"] == keys).all(axis=1), nearest["logprob"], np.nan)
 
 
 @contextlib.contextmanager
 def appending(folder: Path) -> Iterator[Append]:
-    """A function that adds (keys [n, 2], log-probabilities [n]) to the book, each call out of this process at once.
+    """A function that appends (keys [n, 2], log-probabilities [n]) to the cache and flushes them to the operating
+    system, so that a kill loses no finished call.
 
     Raises ValueError when the disk is full or not writable.
     """

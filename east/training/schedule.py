@@ -1,7 +1,7 @@
-"""Which examples meet in which optimizer step, rank and micro-batch. Pure functions of numbers, numpy only.
+"""Which examples are in which optimizer step, rank and micro-batch, and the learning rate. Pure functions, numpy only.
 
-The order of examples depends on (seed, epoch) alone. Ranks and micro-batches only share out one step's
-examples, so the same run on another topology trains the same steps.
+The order of examples depends on (seed, epoch) alone. Ranks and micro-batches only divide the examples of a step, so
+that the same run on another number of ranks has the same steps.
 """
 
 import math
@@ -13,18 +13,18 @@ Rows = NDArray[np.int64]
 
 
 def steps_per_epoch(examples: int, batch_size: int) -> int:
-    """Optimizer steps of one pass; the last one may be smaller, none is dropped."""
+    """Optimizer steps of one epoch. The last one may have fewer examples; no example is dropped."""
     return math.ceil(examples / batch_size)
 
 
 def step_rows(kept: Rows, step: int, batch_size: int, seed: int) -> tuple[int, Rows]:
-    """(epoch, example rows of optimizer step `step`), `kept` the rows that are trained, in dataset order.
+    """(epoch, example rows of optimizer step `step`). kept: the rows that are trained, in the order of the dataset.
 
     Each epoch is a permutation seeded by (seed, epoch).
     """
-    epoch, place = divmod(step, steps_per_epoch(len(kept), batch_size))
+    epoch, step_of_epoch = divmod(step, steps_per_epoch(len(kept), batch_size))
     order = np.random.default_rng([seed, epoch]).permutation(kept)
-    return epoch, order[place * batch_size : (place + 1) * batch_size]
+    return epoch, order[step_of_epoch * batch_size : (step_of_epoch + 1) * batch_size]
 
 
 def micro_steps(batch_size: int, ranks: int, micro_batch: int) -> int:
@@ -33,18 +33,20 @@ def micro_steps(batch_size: int, ranks: int, micro_batch: int) -> int:
 
 
 def share(rows: Rows, rank: int, ranks: int, micro_batch: int) -> list[Rows]:
-    """This rank's micro-batches of a step; every rank gets equally many, trailing ones may be empty."""
-    mine = rows[rank::ranks]
+    """This rank's micro-batches of the step whose examples are `rows`. All ranks get the same number of them; the last
+    ones may be empty."""
+    own = rows[rank::ranks]
     count = micro_steps(len(rows), ranks, micro_batch)
-    return [mine[i * micro_batch : (i + 1) * micro_batch] for i in range(count)]
+    return [own[i * micro_batch : (i + 1) * micro_batch] for i in range(count)]
 
 
 def share_tokens(rows: Rows, tokens: NDArray[np.int64], rank: int, ranks: int, budget: int) -> list[Rows]:
-    """This rank's micro-batches of a step, of at most `budget` tokens each (a longer example stands alone).
+    """This rank's micro-batches of a step, of at most `budget` tokens each; an example that is longer is alone in its
+    micro-batch.
 
-    tokens: of each row. The longest example goes first, to the rank with the fewest tokens so far; a rank puts its
-    examples, longest first, into the first micro-batch with room. Every rank gets equally many micro-batches,
-    trailing ones may be empty.
+    tokens: number of tokens of each row. Examples are assigned longest first, each to the rank with the fewest tokens
+    so far; a rank puts its examples, longest first, into the first micro-batch that has room (first fit decreasing).
+    All ranks get the same number of micro-batches; the last ones may be empty.
     """
     longest_first = np.argsort(-tokens, kind="stable")
     loads, shares = [0] * ranks, [list[int]() for _ in range(ranks)]
@@ -58,6 +60,7 @@ def share_tokens(rows: Rows, tokens: NDArray[np.int64], rank: int, ranks: int, b
 
 
 def _first_fit(share: list[int], tokens: NDArray[np.int64], budget: int) -> list[list[int]]:
+    """The examples of `share` in micro-batches, each example in the first one with room for it."""
     bins, room = list[list[int]](), list[int]()
     for i in share:
         length = int(tokens[i])
@@ -71,10 +74,11 @@ def _first_fit(share: list[int], tokens: NDArray[np.int64], budget: int) -> list
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup_ratio: float, schedule: str) -> float:
-    """Rate of step `step` (from 0): linear warm-up over ceil(ratio * steps), then linear, cosine or constant.
+    """Learning rate of step `step` (from 0): linear warm-up over W = ceil(warmup_ratio * steps) steps, then a linear or
+    cosine decay, or constant.
 
-    The first step has peak / warm-up steps, the last a rate above zero, as in the Hugging Face schedules
-    shifted by one step.
+    The first step has the rate peak / W, and the last one a rate above zero: the schedules of transformers, shifted by
+    one step.
     """
     warmup = math.ceil(warmup_ratio * steps)
     if step < warmup:

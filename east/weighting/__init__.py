@@ -1,1 +1,1 @@
-"""Clusters to entropy to weight. Numpy only."""
+"""From cluster sizes to entropy, and from entropy to the weights of examples. Numpy only."""

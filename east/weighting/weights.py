@@ -1,4 +1,5 @@
-"""Values to weights, numpy only: entropy, accuracy, rejection; mappings with mean one (paper Eq. 3, 4, 6)."""
+"""Weights of examples, numpy only: the value of a question (entropy, accuracy, rejection), and the mappings from values
+to weights of mean one (paper Eq. 3, 4, 6)."""
 
 import collections.abc
 from collections.abc import Callable, Sequence
@@ -37,16 +38,16 @@ def question_values(strategy: Strategy, questions: Sequence[Graded], estimator: 
 
 
 def linear_mapping(values: Array, spread: float) -> Array:
-    """Eq. 4: a v + b with a = spread / (max - min), b = 1 - a mean(v): mean 1, max - min = spread.
+    """Eq. 4: a v + b with a = spread / (max - min), b = 1 - a mean(v), float64 [N]: mean 1, max - min = spread.
 
-    Raises ValueError when a weight would be negative: 0 <= spread <= (max - min) / (mean - min).
+    Raises ValueError unless 0 <= spread <= (max - min) / (mean - min), above which weights are negative.
     """
-    _require(values)
+    _check_values(values)
     low, high, mean = values.min(), values.max(), values.mean()
     if spread < 0 or (spread > 0 and high == low):
         raise ValueError(
-            f"linear mapping: found spread {spread:g} over values from {low:g} to {high:g}; expected spread >= 0, "
-            "and 0 where all values are equal"
+            f"linear mapping: found spread {spread:g} for values from {low:g} to {high:g}; expected 0 or more, and 0 "
+            "where all values are equal; change weighting.spread"
         )
     if spread == 0:
         return np.ones_like(values)
@@ -57,49 +58,52 @@ def linear_mapping(values: Array, spread: float) -> Array:
             "above which weights are negative; lower weighting.spread"
         )
     slope = spread / (high - low)
-    return np.maximum(slope * (values - mean) + 1.0, 0.0)  # at the bound itself rounding may give -1e-17
+    weights: Array = np.maximum(slope * (values - mean) + 1.0, 0.0)  # at the bound, rounding may give -1e-17
+    return weights
 
 
 def power_mapping(values: Array, a: float) -> Array:
-    """Eq. 6: v^a N / sum_i v_i^a, in log space so that no exponent overflows; 0^a = 0 for a > 0, 0^0 = 1.
+    """Eq. 6: v^a N / sum_i v_i^a, float64 [N]; with a = 1 Eq. 3, v / mean(v). 0^a = 0 for a > 0, 0^0 = 1. Powers are
+    computed in log space, so that no exponent overflows.
 
-    Raises ValueError when a < 0 and a value is zero, or when a > 0 and all are.
+    Raises ValueError when a < 0 and a value is zero, or when a > 0 and all values are zero.
     """
-    _require(values)
+    _check_values(values)
     zeros = int((values == 0).sum())
     if a == 0:
         return np.ones_like(values)
     if a < 0 and zeros:
         raise ValueError(
-            f"power mapping: {zeros} of {values.size} values are 0 (entropy: one cluster only) and a = {a:g} < 0 has "
-            "no weight for them; set weighting.zero=drop to leave them out, or choose a > 0"
+            f"power mapping: {zeros} of {values.size} values are 0 (entropy: one cluster only), and a = {a:g} < 0 "
+            "has no weight for them; set weighting.zero=drop to leave them out, or choose a > 0"
         )
     if zeros == values.size:
         raise ValueError(f"power mapping: all {zeros} values are 0, so no weights with mean 1 exist; check the samples")
     with np.errstate(divide="ignore"):
         logs = a * np.log(values)
     scaled = np.exp(logs - logs.max())
-    return scaled * (values.size / scaled.sum())
+    weights: Array = scaled * (values.size / scaled.sum())
+    return weights
 
 
 def auto_exponent(values: Array, min_ess: float) -> float:
-    """The largest a in (0, LARGEST_EXPONENT] whose power weights keep an effective sample size of min_ess N.
+    """The largest a in (0, LARGEST_EXPONENT] whose power weights have an effective sample size of at least min_ess N.
 
-    With K(a) = ln mean exp(a ln v), taken over the positive values, ln ESS(a) = 2 K(a) - K(2a) + constant. K is
-    convex (a cumulant generating function), so the derivative 2 K'(a) - 2 K'(2a) is <= 0 for a > 0 (and >= 0 for
-    a < 0): the effective sample size falls as |a| grows, and bisection finds where it crosses min_ess N.
+    min_ess: between 0 and 1. With K(a) = ln mean exp(a ln v) over the positive values, ln ESS(a) = 2 K(a) - K(2a) +
+    constant. K is convex (a cumulant generating function), so that the derivative 2 K'(a) - 2 K'(2a) is <= 0 for a > 0
+    (and >= 0 for a < 0): the effective sample size falls as |a| grows, and bisection finds where it crosses min_ess N.
 
-    Zeros have weight 0 for every a > 0: N counts them, the effective sample size cannot exceed the number of
-    positive values. Values that share the maximum bound it from below: where they are min_ess N or more (as when
-    all are equal) every exponent qualifies, and LARGEST_EXPONENT is returned. 0 < min_ess < 1. Raises ValueError
-    where no a > 0 qualifies: too many values are zero, or all.
+    Zeros have weight 0 for every a > 0 but are counted in N: the effective sample size is at most the number of
+    positive values. It is at least the number of values equal to the maximum: if these are min_ess N or more (such as
+    when all are equal), every exponent qualifies and LARGEST_EXPONENT is returned. Raises ValueError when no a > 0
+    qualifies, because too many values are zero.
     """
-    _require(values)
+    _check_values(values)
     low, high = 0.0, LARGEST_EXPONENT
     least = min_ess * values.size
     if effective_sample_size(power_mapping(values, high)) >= least:
         return high
-    for _ in range(60):  # to the last bit of a float64
+    for _ in range(60):  # until low and high differ by the last bit of a float64
         middle = (low + high) / 2
         enough = effective_sample_size(power_mapping(values, middle)) >= least
         low, high = (middle, high) if enough else (low, middle)
@@ -112,17 +116,17 @@ def auto_exponent(values: Array, min_ess: float) -> float:
 
 
 def effective_sample_size(weights: Array) -> float:
-    """(sum w)^2 / sum w^2 (Kish 1965): so many equally weighted examples have a mean of the same variance."""
+    """(sum w)^2 / sum w^2 (Kish 1965): the number of equally weighted examples whose mean has the same variance."""
     return float(weights.sum() ** 2 / (weights**2).sum())
 
 
 def example_weights(
     values: Array, *, strategy: Strategy, mapping: Mapping, a: float, spread: float | None, zero: str
 ) -> tuple[Array, NDArray[np.bool_]]:
-    """Weights of the trained examples: (weights [N] with mean 1 over the kept ones, kept [N]).
+    """(weights float64 [N], with mean 1 over the kept examples; kept bool [N]).
 
-    `values` holds one value per example (its question's). With zero="drop" and a < 0 examples whose value is
-    0 are left out: weight 0, kept False.
+    values: [N], the value of each example's question. With zero="drop" and a < 0, examples of value 0 are left out:
+    weight 0, kept False. Raises ValueError as the mappings do.
     """
     kept = np.ones(values.shape, dtype=bool)
     if strategy == "uniform":
@@ -139,7 +143,8 @@ def example_weights(
 
 
 def summary(weights: Array, kept: NDArray[np.bool_]) -> dict[str, float]:
-    """min, max, mean, share of zero weights, and effective sample size (also as a share), over kept examples."""
+    """Numbers of kept examples and of those left out; over the kept ones the smallest, largest and mean weight, the
+    share of zero weights, and the effective sample size, also as a share of the kept examples."""
     w = weights[kept]
     size = effective_sample_size(w)
     return {
@@ -154,8 +159,9 @@ def summary(weights: Array, kept: NDArray[np.bool_]) -> dict[str, float]:
     }
 
 
-def _require(values: Array) -> None:
+def _check_values(values: Array) -> None:
+    """Raise ValueError without values, and for values that are negative or not finite."""
     if values.size == 0:
-        raise ValueError("no examples to weigh: every question was left out; look at the dataset's summary")
+        raise ValueError("found no examples to weigh: every question was left out; see the dataset's summary")
     if not np.isfinite(values).all() or values.min() < 0:
         raise ValueError(f"weights need finite values >= 0, found {values[~(values >= 0)][:3]}; grade again")

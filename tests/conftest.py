@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -155,6 +156,14 @@ def command(*words: Any, timeout: int = 300, **more: Any) -> subprocess.Complete
     first = Path(sys.executable).parent / str(words[0])
     line = [str(first if first.exists() else words[0]), *map(str, words[1:])]
     return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=timeout, env=environment(), **more)
+
+
+def free_port() -> int:
+    """A port that no process listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 def environment() -> dict[str, str]:

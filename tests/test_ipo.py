@@ -4,7 +4,6 @@ As a program (`deepspeed tests/test_ipo.py LIST`), trains every run of a JSON li
 """
 
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from east.run.config import Loss
 from east.run.loss_table import LOSSES, LossKind
 from east.training import objective, reference, schedule
 from east.training.losses import LossInputs, pair_logs
-from tests.conftest import ROOT, command, settings
+from tests.conftest import ROOT, command, free_port, settings
 
 SPLITS = [Split(1, 1), Split(1, 4), Split(2, 1), Split(2, 4)]
 
@@ -76,7 +75,7 @@ def runs(tmp_path_factory, tiny_model):
     path = tmp / "two_ranks.json"
     two_ranks = [run.model_dump(mode="json") for split, pair in variants.items() if split.ranks == 2 for run in pair]
     path.write_text(json.dumps(two_ranks))
-    port = str(20_000 + (os.getpid() + 3) % 20_000)
+    port = str(free_port())
     done = command("deepspeed", "--num_accelerators", 2, "--master_port", port, ROOT / "tests" / "test_ipo.py", path)
     assert done.returncode == 0, done.stderr[-3000:]
     for split, pair in variants.items():

@@ -21,7 +21,7 @@ from east.toy import arithmetic
 from east.toy.tiny_model import make_tiny_model
 from east.training import metrics
 from tests import conftest, stages
-from tests.conftest import ROOT, command, from_wheel, outside, prepare, run_file, settings
+from tests.conftest import ROOT, command, free_port, from_wheel, outside, prepare, run_file, settings
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def rounds(taught, installed, tmp_path_factory) -> tuple[config.Config, list[str
     All from the wheel, training through DeepSpeed's launcher. What the last two printed.
     """
     tmp = tmp_path_factory.mktemp("rounds")
-    launcher = f"deepspeed --num_accelerators 1 --master_port {20_000 + os.getpid() % 20_000}"
+    launcher = f"deepspeed --num_accelerators 1 --master_port {free_port()}"
     values = settings(
         tmp, taught, loss={"name": "dpo"}, task={"train_rows": [200, 230], "test_rows": [0, 30]},
         sampling={"responses": None, "n": 12, "batch": 120}, rounds={"count": 2, "launcher": launcher},

@@ -15,7 +15,7 @@ from east.data.indexed_dataset import IndexedDataset
 from east.run import config
 from east.training import reference, reference_cache
 from east.training.logprobs import CompletionLogprobs
-from tests.conftest import ROOT, command, losses, prepare, run_file, settings
+from tests.conftest import ROOT, command, free_port, losses, prepare, run_file, settings
 from tests.stages import folder_of
 from tests.test_indexed_dataset import write
 
@@ -264,7 +264,7 @@ def two_ranks(tmp_path_factory, tiny_model) -> tuple[Path, config.Config, Any]:
         step("resumed", 5, remove=[final], copy=[(wrong, column)]),
     ]
     (tmp / "list.json").write_text(json.dumps(steps))
-    launcher = ["deepspeed", "--num_accelerators", 2, "--master_port", str(20_000 + (os.getpid() + 2) % 20_000)]
+    launcher = ["deepspeed", "--num_accelerators", 2, "--master_port", str(free_port())]
     return tmp, run, command(*launcher, ROOT / "tests" / "two_ranks.py", tmp / "list.json", timeout=200)
 
 

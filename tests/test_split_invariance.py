@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 import sys
 
 import numpy as np
@@ -19,7 +18,7 @@ from east.run import config, loss_table, pipeline
 from east.toy import arithmetic
 from east.toy.tiny_model import make_tiny_model  # fmt: skip
 from east.training import reference
-from tests.conftest import GROUP, ROOT, command, prepare, run_file, settings
+from tests.conftest import GROUP, ROOT, command, free_port, prepare, run_file, settings
 
 pytestmark = pytest.mark.timeout(1500)  # one fixture trains 144 runs
 LOSSES = {
@@ -108,7 +107,7 @@ def trained(excerpts, tmp_path_factory):
     two_ranks = [run for (_, split, _), pair in runs.items() if split.ranks == 2 for run in pair]
     path = tmp_path_factory.mktemp("splits") / "two_ranks.json"
     path.write_text(json.dumps([run.model_dump(mode="json") for run in two_ranks]))
-    port = str(20_000 + (os.getpid() + 2) % 20_000)
+    port = str(free_port())
     done = command("deepspeed", "--num_accelerators", 2, "--master_port", port, ROOT / "tests" / "train_many.py", path,
                    timeout=1400)  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]

@@ -21,7 +21,7 @@ from east import models
 from east.data import training_data
 from east.run import config, files
 from east.training import deepspeed_engine, metrics, reference
-from tests.conftest import ROOT, command, environment, losses, prepare, run_file, settings, write_responses
+from tests.conftest import ROOT, command, environment, free_port, losses, prepare, run_file, settings, write_responses
 
 LOSSES = ("sft", "dpo", "kto")
 
@@ -50,7 +50,7 @@ def matrix(prepared, tiny_model) -> dict[str, dict]:
                 )  # fmt: skip
     path = prepared / "matrix.json"
     path.write_text(json.dumps(list(runs.values())))
-    port = str(20_000 + os.getpid() % 20_000)
+    port = str(free_port())
     done = command(
         "deepspeed", "--num_accelerators", 2, "--master_port", port, ROOT / "tests" / "train_many.py", path,
         timeout=580,
@@ -341,7 +341,7 @@ def test_the_command_of_the_readme_with_the_launcher(matrix, prepared, tiny_mode
         train={"deepspeed": str(ROOT / "ds_configs/zero2.json"), "max_steps": 4},
     )  # fmt: skip
     run = config.parse(values)
-    port = str(20_000 + (os.getpid() + 1) % 20_000)
+    port = str(free_port())
     launcher = ["deepspeed", "--num_accelerators", 2, "--master_port", port]
     done = command(*launcher, "train.py", "--config", run_file(prepared, run))
     assert done.returncode == 0, done.stderr[-3000:]

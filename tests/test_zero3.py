@@ -15,6 +15,7 @@ import torch
 
 from east.training.logprobs import CompletionLogprobs
 from east.training.packing import pack
+from tests.conftest import free_port
 from tests.yardstick import relative_distance
 from tests.zero3_cases import CASES, COEFFICIENTS, sequences
 
@@ -25,7 +26,7 @@ HERE = Path(__file__).parent
 def zero3(tmp_path_factory) -> dict[str, dict[str, torch.Tensor]]:
     out = tmp_path_factory.mktemp("zero3") / "gradients.pt"
     launcher = [str(Path(sys.executable).with_name("deepspeed")), "--num_accelerators", "2"]
-    launcher += ["--master_port", str(20_000 + os.getpid() % 20_000)]
+    launcher += ["--master_port", str(free_port())]
     result = subprocess.run(
         [*launcher, str(HERE / "zero3_gradients.py"), "--out", str(out)],
         env={**os.environ, "PYTHONPATH": str(HERE.parent), "OMP_NUM_THREADS": "1"},

@@ -51,7 +51,7 @@ def test_sft_token_normalization_does_not_depend_on_micro_batches():
 
 
 def test_unknown_sft_normalization_is_an_error():
-    with pytest.raises(ValueError, match="'tokens'.*example, sum or token"):
+    with pytest.raises(ValueError, match="'tokens'.*example, sum, token, microbatch"):
         losses.sft(vector(-1), torch.tensor([1]), "tokens")  # type: ignore[arg-type]
 
 

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from east.grading import Grading
 from east.run import yaml_file
-from east.run.loss_table import LOSSES
+from east.run.loss_table import LOSSES, Normalization
 from east.run.validation import Section, one_of, validate
 from east.weighting.entropy import Estimator
 from east.weighting.weights import Mapping, Strategy
@@ -188,7 +188,7 @@ class Loss(Section):
 
     name: Annotated[str, one_of(LOSSES)] = Field("sft", description=", ".join(LOSSES))
     beta: float = Field(0.1, gt=0, description="DPO, KTO: scale of the log-ratios")
-    normalization: Literal["example", "sum", "token", "microbatch"] = Field(
+    normalization: Normalization = Field(
         "example",
         description="SFT: divide by T_i; by nothing; by the step's mean T; by the micro-batch's, as the release",
     )

@@ -4,7 +4,9 @@ Every stage that asks what a loss needs reads this table. To add a loss, add a r
 `training/losses.py`. No torch here: run files, the index and studies read the table, too.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+Normalization = Literal["example", "sum", "token", "microbatch"]  # what SFT divides lp by, see training/losses.py
 
 
 class LossKind(NamedTuple):

@@ -12,15 +12,14 @@ Tensors are floating point (fp32 in training; the dtype of the inputs is kept) o
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from east.run.config import Loss
-
-Normalization = Literal["example", "sum", "token"]
+from east.run.loss_table import Normalization
 
 
 class LossInputs(NamedTuple):
@@ -59,17 +58,18 @@ def sft(
 
     logprobs: [B] lp(y_i|x_i); lengths: [B] T_i, end token included.
     `example`: -lp_i / T_i. `sum`: -lp_i. `token`: -lp_i / mean_length, where mean_length is the
-    mean of T_i over the examples of the step, so that (1/B) sum_i L_i = -(sum_i lp_i) / (sum_i T_i).
+    mean of T_i over the examples of the step, so that (1/B) sum_i L_i = -(sum_i lp_i) / (sum_i T_i). `microbatch`: the
+    same with the mean over the micro-batch, as the authors' release.
     Raises ValueError for any other name.
     """
     if normalization == "example":
         return -logprobs / lengths
     if normalization == "sum":
         return -logprobs
-    if normalization == "token":
-        assert mean_length > 0, "token normalization needs the step's mean completion length"
+    if normalization in ("token", "microbatch"):
+        assert mean_length > 0, f"{normalization} normalization needs a mean completion length"
         return -logprobs / mean_length
-    raise ValueError(f"unknown SFT normalization {normalization!r}: choose example, sum or token")
+    raise ValueError(f"unknown SFT normalization {normalization!r}: choose one of {', '.join(get_args(Normalization))}")
 
 
 def dpo(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, beta: float) -> Tensor:
@@ -137,8 +137,7 @@ def local_weight_w(collision: Tensor, lengths: Tensor) -> Tensor:
 
 def sft_examples(x: LossInputs, loss: Loss) -> tuple[Tensor, dict[str, Tensor]]:
     """`sft` of a micro-batch; for the log, the sum of -lp / T."""
-    normalization: Normalization = "token" if loss.normalization == "microbatch" else loss.normalization
-    values = sft(x.logprobs, x.lengths, normalization, x.mean_length)
+    values = sft(x.logprobs, x.lengths, loss.normalization, x.mean_length)
     return values, {"nll": (-x.logprobs.detach() / x.lengths).sum()}
 
 

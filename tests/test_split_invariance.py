@@ -38,11 +38,11 @@ CASES = [
 ]
 
 
-def write_run(found, base) -> None:
+def write_run(found, base, **inputs) -> None:
     """Random examples: responses of 1 to 60 tokens, two to a question, weights over four orders of magnitude."""
     rng = np.random.default_rng(0)
     vocabulary, loss = models.vocabulary(base), loss_table.LOSSES[found.loss.name]
-    dataset = pipeline.dataset(found, models.tokenizer_digest(models.load_tokenizer(base)))
+    dataset = pipeline.dataset(found, models.tokenizer_digest(models.load_tokenizer(base)), **inputs)
     with dataset.writing() as (out, summary):
         writer = indexed_dataset.Writer(out, vocabulary)
         prompts = [writer.segment(rng.integers(3, vocabulary, int(rng.integers(1, 30)))) for _ in range(EXAMPLES // 2)]
@@ -139,6 +139,17 @@ def test_ten_steps_train(excerpts, name):
     _, _, curve = excerpts[name]
     epochs = np.reshape(curve[:9], (3, 3)) @ [16, 16, 8]
     assert len(curve) == 10 and epochs[2] < 0.99 * epochs[0], epochs
+
+
+def test_an_excerpt_of_drawn_responses_is_trained_too(tmp_path, tiny_model):
+    """The dataset of drawn responses names the model that drew them, and so must its excerpt."""
+    imported = config.parse(settings(tmp_path, tiny_model))
+    whole = imported.model_copy(update={"sampling": imported.sampling.model_copy(update={"responses": None})})
+    write_run(whole, tiny_model, model="digest")
+    ours = split_invariance.excerpt(whole, tmp_path / "excerpt")
+    assert pipeline.dataset(ours, model="digest").open().inputs == {"model": "digest"}
+    with pytest.raises(ValueError, match='model: found "digest", expected "another"'):
+        pipeline.dataset(ours, model="another").open()
 
 
 def test_errors_by_hand():

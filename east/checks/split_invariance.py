@@ -87,7 +87,8 @@ def _settings(config: Config, folder: Path, examples: int) -> Config:
 def _copy(data: indexed_dataset.IndexedDataset, rows: Any, ours: Config) -> str:
     """Write the examples `rows` as the dataset of `ours`; returns its fingerprint."""
     known = dict[int, int]()
-    artifact = dataclasses.replace(pipeline.dataset(ours), settings=data.manifest.config)
+    made = data.manifest
+    artifact = dataclasses.replace(pipeline.dataset(ours), settings=made.config, inputs=made.inputs)
     with artifact.writing() as (out, summary):
         writer = indexed_dataset.Writer(out, data.vocabulary)
 

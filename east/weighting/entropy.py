@@ -12,6 +12,7 @@ or "excluded" with these two.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +79,8 @@ def _unseen(a: float, n: int) -> float:
     return float((x**k / (n - 1 + k)).sum())
 
 
-ESTIMATORS: dict[str, Callable[[Sequence[int]], float]] = {
+Estimator = Literal["plugin", "miller_madow", "chao_shen", "chao_wang_jost"]
+ESTIMATORS: dict[Estimator, Callable[[Sequence[int]], float]] = {
     "plugin": plugin,
     "miller_madow": miller_madow,
     "chao_shen": chao_shen,

@@ -1,33 +1,40 @@
 """Weights of examples, numpy only: the value of a question (entropy, accuracy, rejection), and the mappings from values
 to weights of mean one (paper Eq. 3, 4, 6)."""
 
+import collections.abc
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from east.weighting.entropy import ESTIMATORS
+from east.weighting.entropy import ESTIMATORS, Estimator
 
 Array = NDArray[np.float64]
+Graded = collections.abc.Mapping[str, Any]
+Strategy = Literal["uniform", "entropy", "accuracy", "accuracy_rate", "rejection"]
+Mapping = Literal["mean", "linear", "power"]
+# The strategies that the paper's Figure 5 and reports compare
+COMPARED: tuple[Strategy, ...] = ("entropy", "accuracy", "rejection")
 LARGEST_EXPONENT = 10.0  # of auto_exponent: with it, a sampling error of 7 % in a value doubles the weight
 
 
-def question_values(strategy: str, questions: Sequence[dict[str, Any]], estimator: str = "plugin") -> Array:
+def question_values(strategy: Strategy, questions: Sequence[Graded], estimator: Estimator = "plugin") -> Array:
     """The value of each graded question under a strategy, float64 [questions].
 
     `entropy`: h in nats, by one of entropy.ESTIMATORS from the sizes of the question's clusters; `accuracy`: 1 - A;
     `accuracy_rate`: A (the paper's released code, for DPO); `rejection`: R, the share of all responses in the largest
     wrong cluster; `uniform`: 1. Questions may have different numbers of responses.
+    questions: graded rows, of which clusters (with count), accuracy and rejection are read.
     """
-    value: Callable[[dict[str, Any]], float] = {
+    value: dict[Strategy, Callable[[Graded], float]] = {
         "uniform": lambda q: 1.0,
         "entropy": lambda q: ESTIMATORS[estimator]([cluster["count"] for cluster in q["clusters"]]),
         "accuracy": lambda q: 1.0 - q["accuracy"],
         "accuracy_rate": lambda q: q["accuracy"],
         "rejection": lambda q: q["rejection"],
-    }[strategy]
-    return np.array([value(q) for q in questions], dtype=np.float64)
+    }
+    return np.array([value[strategy](q) for q in questions], dtype=np.float64)
 
 
 def linear_mapping(values: Array, spread: float) -> Array:
@@ -114,7 +121,7 @@ def effective_sample_size(weights: Array) -> float:
 
 
 def example_weights(
-    values: Array, *, strategy: str, mapping: str, a: float, spread: float | None, zero: str
+    values: Array, *, strategy: Strategy, mapping: Mapping, a: float, spread: float | None, zero: str
 ) -> tuple[Array, NDArray[np.bool_]]:
     """(weights float64 [N], with mean 1 over the kept examples; kept bool [N]).
 

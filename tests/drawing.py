@@ -1,4 +1,4 @@
-"""Small models, questions and requests that the sampling tests share."""
+"""A tiny model, questions and requests that the tests of sampling share."""
 
 import json
 from pathlib import Path
@@ -15,12 +15,12 @@ from east.toy import arithmetic, tiny_model
 from tests import stages
 
 TASK = Task(name="arithmetic", train_rows=(0, 12))
-# many end tokens, so that an untrained model ends some of its responses by itself
+# many end tokens, so that an untrained model ends some of its responses
 ENDS = list(range(300, 330))
 
 
 def make_model(folder: Path) -> Path:
-    """A random Llama (heads of 32: vLLM on a CPU takes no smaller) whose generation_config.json lists ENDS."""
+    """A random Llama whose generation_config.json lists ENDS. Its heads have size 32, vLLM's smallest on a CPU."""
     rows = arithmetic.problems("easy", "train", 200, 0)
     texts = [f"{row['question']} {row['solution']}" for row in rows]
     tiny_model.make_tiny_model(folder, texts, hidden_size=64, layers=2, heads=2, intermediate_size=64)
@@ -69,8 +69,8 @@ def requests(folder: Path, count: int, first: int = 0) -> list[Request]:
     """One request per question of TASK, for samples [first, first + count)."""
     questions, prompts = asked(folder)
     return [
-        Request(row["id"], ids, first, count, seed=1000 * place)
-        for place, (row, (_, ids)) in enumerate(zip(questions, prompts, strict=True))
+        Request(row["id"], ids, first, count, seed=1000 * index)
+        for index, (row, (_, ids)) in enumerate(zip(questions, prompts, strict=True))
     ]
 
 

@@ -1,4 +1,4 @@
-"""The sampling engines, run on a tiny random model: the draw, the token contract, engine against engine."""
+"""The sampling engines on a tiny random model: drawing tokens, the token contract, vLLM compared with transformers."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def engine(folder, **values):
 @pytest.mark.parametrize(
     ("temperature", "top_p", "uniform", "token"),
     [
-        (1.0, 1.0, 0.05, 0),  # running sums 0.1, 0.3, 0.6, 1.0
+        (1.0, 1.0, 0.05, 0),  # cumulative sums 0.1, 0.3, 0.6, 1.0
         (1.0, 1.0, 0.15, 1),
         (1.0, 1.0, 0.45, 2),
         (1.0, 1.0, 0.95, 3),
@@ -44,15 +44,15 @@ def engine(folder, **values):
         (1.0, 0.3, 0.01, 3),  # the most likely token alone reaches 0.3
     ],
 )
-def test_choose_inverts_the_distribution_function(temperature, top_p, uniform, token):
-    """p = 0.1, 0.2, 0.3, 0.4; the token is the first whose running sum exceeds the uniform number."""
+def test_choose_inverts_the_cumulative_distribution(temperature, top_p, uniform, token):
+    """p = 0.1, 0.2, 0.3, 0.4; the token is the first whose cumulative sum exceeds the uniform number."""
     logits = torch.tensor([[0.1, 0.2, 0.3, 0.4]]).log()
-    found = transformers_engine.choose(logits, torch.tensor([uniform], dtype=torch.float64), temperature, top_p)
-    assert found.tolist() == [token]
+    drawn = transformers_engine.choose(logits, torch.tensor([uniform], dtype=torch.float64), temperature, top_p)
+    assert drawn.tolist() == [token]
 
 
-def test_choose_draws_tokens_as_often_as_they_are_likely():
-    """10,000 evenly spread uniform numbers hit each token p * 10,000 times, give or take one at each edge."""
+def test_choose_draws_tokens_with_their_probabilities():
+    """With 10,000 evenly spaced numbers, each token is drawn p * 10,000 times, up to one at each end."""
     logits = torch.randn(1, 50, generator=torch.Generator().manual_seed(0)) * 2
     grid = (torch.arange(10_000, dtype=torch.float64) + 0.5) / 10_000
     counts = torch.bincount(transformers_engine.choose(logits.expand(10_000, -1), grid, 1.0, 1.0), minlength=50)
@@ -60,8 +60,8 @@ def test_choose_draws_tokens_as_often_as_they_are_likely():
     assert (counts - expected).abs().max() <= 1.1
 
 
-def test_uniforms_are_a_counted_sequence_per_seed():
-    """A longer response begins like a shorter one; neighbouring seeds have nothing in common."""
+def test_uniforms_depend_on_seed_and_position_only():
+    """A longer response begins like a shorter one; the numbers of successive seeds are not correlated."""
     assert np.array_equal(transformers_engine.uniforms(5, 100)[:10], transformers_engine.uniforms(5, 10))
     first, second = transformers_engine.uniforms(5, 10_000), transformers_engine.uniforms(6, 10_000)
     assert abs(np.corrcoef(first, second)[0, 1]) < 0.05
@@ -69,16 +69,16 @@ def test_uniforms_are_a_counted_sequence_per_seed():
 
 
 @pytest.mark.parametrize(("ends", "max_tokens"), [([1, *drawing.ENDS], 12), ([1], 90)])
-def test_greedy_equals_the_plain_loop(model_folder, ends, max_tokens):
-    """One prompt at a time, without cache, padding or processors: the arg max at every position.
+def test_greedy_equals_a_simple_loop(model_folder, ends, max_tokens):
+    """The loop takes the arg max at every position, one prompt at a time, without cache, padding or processors.
 
-    90 tokens are more than the first room that is made for keys and values, which must then grow.
+    90 tokens do not fit into the first buffers of keys and values, which must grow.
     """
     model = transformers.AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
     settings = drawing.settings(temperature=0.0, max_tokens=max_tokens)
     requests = drawing.requests(model_folder, 1)[:4]
     assert max_tokens == 12 or max_tokens > max(len(r.prompt) for r in requests)
-    found = drawing.by_question(
+    drawn = drawing.by_question(
         transformers_engine.transformers_engine(model_folder, settings, ends, CONTEXT)(requests)
     )
     for request in requests:
@@ -87,37 +87,39 @@ def test_greedy_equals_the_plain_loop(model_folder, ends, max_tokens):
             with torch.no_grad():
                 expected.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
             ids.append(expected[-1])
-        assert found[request.question].tokens == [expected]
+        assert drawn[request.question].tokens == [expected]
 
 
 def test_a_response_does_not_depend_on_its_batch(model_folder):
-    """Batches of 3 and of 64 rows, requests in another order, samples 2 to 4 asked for alone: equal tokens."""
+    """Tokens are equal in batches of 3 and of 64 rows, with requests in another order, and if only samples 2 to 4 are
+    requested."""
     requests = drawing.requests(model_folder, 5)
     large = drawing.by_question(engine(model_folder, batch=64)(requests))
     small = drawing.by_question(engine(model_folder, batch=3)(reversed(requests)))
     later = drawing.by_question(engine(model_folder, batch=7)([r._replace(first=2, count=3) for r in requests]))
     assert large == small and len(large) == 12
     assert all(later[q].tokens == large[q].tokens[2:] and later[q].first == 2 for q in large)
-    assert len({tuple(t) for drawn in large.values() for t in drawn.tokens}) > 50  # not the same again and again
+    assert len({tuple(t) for drawn in large.values() for t in drawn.tokens}) > 50  # most responses differ
 
 
 def check_contract(drawn, requests, ends, context, max_tokens):
-    """Both finish reasons occur; `stop` ends with its only end token, `length` holds none and is full."""
+    """Both finish reasons occur. Responses with `stop` end with their only end token; those with `length` have none and
+    have the largest length."""
     seen = set()
     for request in requests:
-        found = drawn[request.question]
-        assert len(found.tokens) == len(found.text) == len(found.finish_reason) == request.count
+        responses = drawn[request.question]
+        assert len(responses.tokens) == len(responses.text) == len(responses.finish_reason) == request.count
         budget = min(max_tokens, context - len(request.prompt))
-        for tokens, reason in zip(found.tokens, found.finish_reason, strict=True):
-            held = [token for token in tokens if token in ends]
-            assert held == (tokens[-1:] if reason == "stop" else [])
+        for tokens, reason in zip(responses.tokens, responses.finish_reason, strict=True):
+            end_tokens = [token for token in tokens if token in ends]
+            assert end_tokens == (tokens[-1:] if reason == "stop" else [])
             assert 0 < len(tokens) <= budget and (reason == "stop" or len(tokens) == budget)
             seen.add(reason)
     assert seen == {"stop", "length"}
 
 
 def test_token_contract(model_folder):
-    """The context limit leaves the longer prompts fewer than max_tokens positions: each row has its own budget."""
+    """The context limit leaves fewer than max_tokens positions to longer prompts: rows have different budgets."""
     requests = drawing.requests(model_folder, 6)
     lengths = sorted(len(r.prompt) for r in requests)
     context = lengths[-1] + 4
@@ -126,27 +128,28 @@ def test_token_contract(model_folder):
     check_contract(drawn, requests, drawing.ends(model_folder), context, 12)
 
 
-def test_text_is_that_of_the_tokens_without_the_end(model_folder):
+def test_text_is_decoded_from_the_tokens_without_the_end_token(model_folder):
     tokenizer = models.load_tokenizer(model_folder)
     ends = drawing.ends(model_folder)
-    for found in engine(model_folder)(drawing.requests(model_folder, 2)):
-        for tokens, text in zip(found.tokens, found.text, strict=True):
+    for drawn in engine(model_folder)(drawing.requests(model_folder, 2)):
+        for tokens, text in zip(drawn.tokens, drawn.text, strict=True):
             kept = [t for t in tokens if t not in ends and t not in tokenizer.all_special_ids]
             assert text == tokenizer.decode(kept)
 
 
 def check_stop_texts(plain, stopped, stop):
-    """The stopped response is the plain one up to the token that completes the stop text; its text ends before."""
-    hit = 0
+    """Check that stopped responses equal those without stop texts up to the token that completes the stop text, and
+    that their texts end before it."""
+    count = 0
     for question, whole in plain.items():
         part = stopped[question]
         for k, text in enumerate(whole.text):
-            places = [text.find(s) for s in stop if s in text]
+            positions = [text.find(s) for s in stop if s in text]
             assert part.tokens[k] == whole.tokens[k][: len(part.tokens[k])]
-            assert part.text[k] == (text[: min(places)] if places else text)
-            assert part.finish_reason[k] == ("stop" if places else whole.finish_reason[k])
-            hit += bool(places)
-    assert hit >= 3
+            assert part.text[k] == (text[: min(positions)] if positions else text)
+            assert part.finish_reason[k] == ("stop" if positions else whole.finish_reason[k])
+            count += bool(positions)
+    assert count >= 3
 
 
 STOP = ["e", " t", "ing"]
@@ -159,26 +162,26 @@ def test_stop_texts(model_folder):
     check_stop_texts(plain, stopped, STOP)
 
 
-def test_the_models_own_generation_defaults_are_not_used(model_folder, tmp_path):
-    """A folder that asks for repetition_penalty and top_k (as Qwen's do) draws what the plain one draws."""
+def test_the_generation_defaults_of_the_model_are_not_used(model_folder, tmp_path):
+    """A model whose generation_config.json sets repetition_penalty and top_k, as Qwen's do, draws the same."""
     for path in model_folder.iterdir():
         (tmp_path / path.name).symlink_to(path)
     (tmp_path / "generation_config.json").unlink()
-    odd = json.loads((model_folder / "generation_config.json").read_text())
-    odd |= {"repetition_penalty": 5.0, "top_k": 1, "do_sample": True, "temperature": 0.1}
-    (tmp_path / "generation_config.json").write_text(json.dumps(odd))
+    defaults = json.loads((model_folder / "generation_config.json").read_text())
+    defaults |= {"repetition_penalty": 5.0, "top_k": 1, "do_sample": True, "temperature": 0.1}
+    (tmp_path / "generation_config.json").write_text(json.dumps(defaults))
     requests = drawing.requests(model_folder, 2)
     assert list(engine(tmp_path)(requests)) == list(engine(model_folder)(requests))
 
 
-def test_unknown_vllm_is_refused(monkeypatch):
+def test_vllm_that_is_not_installed_is_an_error(monkeypatch):
     monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None)
     assert engines.resolve("auto") == "transformers"
     with pytest.raises(ValueError, match="vllm is not installed.*sampling.engine=transformers"):
         engines.resolve("vllm")
 
 
-def test_broken_weights_are_named(model_folder, tmp_path):
+def test_broken_weights_are_an_error(model_folder, tmp_path):
     for path in model_folder.iterdir():
         (tmp_path / path.name).symlink_to(path)
     weights = (tmp_path / "model.safetensors").read_bytes()
@@ -193,13 +196,13 @@ def test_broken_weights_are_named(model_folder, tmp_path):
 def test_context_limit(model_folder):
     assert context_limit(model_folder, drawing.settings()) == 1024
     assert context_limit(model_folder, drawing.settings(max_model_len=100)) == 100
-    with pytest.raises(ValueError, match="max_model_len: found 2000, the model's limit is 1024"):
+    with pytest.raises(ValueError, match="max_model_len: found 2000, expected at most the model's limit of 1024"):
         context_limit(model_folder, drawing.settings(max_model_len=2000))
 
 
 @pytest.fixture(scope="module")
 def vllm_run(model_folder, tmp_path_factory):
-    """One engine process for all vLLM tests, its start-up takes half a minute: (process, folder it writes to)."""
+    """(process, folder that it writes to) of vllm_cases.py: one for all tests, as its start takes half a minute."""
     if engines.importlib.util.find_spec("vllm") is None:
         pytest.skip("vllm is not installed")
     out = tmp_path_factory.mktemp("vllm")
@@ -228,8 +231,8 @@ def test_vllm_greedy_equals_transformers(vllm_run, model_folder):
     assert vllm_case(vllm_run, "greedy") == expected and len(expected) == 12
 
 
-def test_vllm_top_up_draws_just_the_later_samples(vllm_run):
-    """Child k of a request is seeded with seed + k: samples 2..5 asked for alone are those of n=6."""
+def test_vllm_draws_later_samples_alone(vllm_run):
+    """Sample k of a request has the seed `seed + k`: samples 2 to 5 are the same alone and with n=6."""
     whole, later = vllm_case(vllm_run, "sampled"), vllm_case(vllm_run, "later")
     assert all(later[q].tokens == whole[q].tokens[2:] and later[q].first == 2 for q in whole)
     assert len({tuple(t) for drawn in whole.values() for t in drawn.tokens}) > 60
@@ -244,8 +247,8 @@ def test_vllm_stop_texts(vllm_run):
     check_stop_texts(vllm_case(vllm_run, "sampled"), vllm_case(vllm_run, "stopped"), STOP)
 
 
-def test_vllm_engine_process_ends_with_a_killed_sampler(vllm_run):
-    """vLLM's engine process used to outlive a sampler that was killed with -9, and to keep its memory."""
+def test_vllm_engine_process_ends_when_the_sampler_is_killed(vllm_run):
+    """Otherwise vLLM's engine process would keep running, and keep its memory, after kill -9 of the sampler."""
     child, out = vllm_run
     vllm_case(vllm_run, "stopped")
     lines = out / "endless.jsonl"
@@ -259,7 +262,7 @@ def test_vllm_engine_process_ends_with_a_killed_sampler(vllm_run):
     child.wait()
     end = time.monotonic() + 20
     while any(alive(pid) for pid in pids):
-        assert time.monotonic() < end, f"engine processes {pids} are still there"
+        assert time.monotonic() < end, f"engine processes {pids} are still running"
         time.sleep(0.1)
 
 

@@ -1,4 +1,4 @@
-"""The samples folder and sample.py: nothing is lost by kills, top-ups, broken lines or full disks."""
+"""The samples folder and sample.py: kills, raising n later, broken lines, full disks, imported responses."""
 
 import errno
 import fcntl
@@ -32,7 +32,7 @@ DATA = ROOT.parent / "shared" / "data"
 
 @pytest.fixture(scope="module")
 def whole(model_folder, asked, tmp_path_factory):
-    """An undisturbed folder with n=5."""
+    """A folder with n=5 that was drawn without interruption."""
     folder = tmp_path_factory.mktemp("run") / "samples"
     drawing.draw(folder, *asked, model_folder, drawing.settings(n=5))
     return folder
@@ -42,7 +42,7 @@ def contents(folder, but=()):
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in ("manifest.json", *but)}
 
 
-def test_every_question_comes_back_in_order(whole, asked, model_folder):
+def test_questions_are_read_in_order(whole, asked, model_folder):
     rows = list(drawing.read(whole))
     assert [row["question"] for row in rows] == [question["id"] for question in asked[0]]
     assert [row["prompt_tokens"] for row in rows] == [ids for _, ids in asked[1]]
@@ -53,7 +53,7 @@ def test_every_question_comes_back_in_order(whole, asked, model_folder):
         examples.check_tokens(row, bos=0, ends=ends, stops=False)
 
 
-def test_summary_counts_what_is_there(whole):
+def test_summary_counts_responses_and_tokens(whole):
     rows = list(drawing.read(whole))
     summary = folder_of("samples", whole).open().summary
     assert summary["n"] == 5 and summary["questions"] == 12 and summary["responses"] == 60
@@ -62,8 +62,8 @@ def test_summary_counts_what_is_there(whole):
     assert 0 < summary["truncated"] < 60 and summary["questions_left_out"] == {}
 
 
-def test_top_up_keeps_the_first_and_equals_n_from_the_start(whole, asked, model_folder, tmp_path):
-    """n = 2, then n = 5: the same responses as n = 5 at once; the first two are read as before."""
+def test_raising_n_later_equals_the_larger_n_from_the_start(whole, asked, model_folder, tmp_path):
+    """n = 2 and then n = 5 draw the same responses as n = 5 at once; the first two are read as before."""
     drawing.draw(tmp_path / "s", *asked, model_folder, drawing.settings(n=2))
     before = list(drawing.read(tmp_path / "s"))
     drawing.draw(tmp_path / "s", *asked, model_folder, drawing.settings(n=5))
@@ -71,7 +71,7 @@ def test_top_up_keeps_the_first_and_equals_n_from_the_start(whole, asked, model_
     assert list(drawing.read(tmp_path / "s", 2)) == before and len(before[0]["tokens"]) == 2
 
 
-def test_lower_n_is_there_already(whole, asked, model_folder):
+def test_nothing_is_drawn_for_a_lower_n(whole, asked, model_folder):
     stamp = (whole / "manifest.json").stat().st_mtime_ns
     assert drawing.draw(whole, *asked, model_folder, drawing.settings(n=3)).summary["n"] == 5
     assert (whole / "manifest.json").stat().st_mtime_ns == stamp
@@ -79,11 +79,11 @@ def test_lower_n_is_there_already(whole, asked, model_folder):
         next(drawing.read(whole, 6))
 
 
-def test_settings_that_only_change_the_speed_may_change(whole, asked, model_folder):
+def test_settings_that_only_affect_speed_may_change(whole, asked, model_folder):
     assert drawing.draw(whole, *asked, model_folder, drawing.settings(n=5, batch=3)).summary["n"] == 5
 
 
-def test_anything_else_stops_and_leaves_the_folder_alone(whole, asked, model_folder, tmp_path):
+def test_other_settings_are_an_error_and_do_not_change_the_folder(whole, asked, model_folder, tmp_path):
     before = contents(whole, but=())
     other = drawing.make_model(tmp_path / "other")
     weights = transformers.AutoModelForCausalLM.from_pretrained(other, dtype=torch.float32)
@@ -113,16 +113,17 @@ def run_file(folder, model_folder, **sampling):
 
 
 def command(config, *overrides, largest_file=None):
-    """sample.py as a process, with a limit in bytes of the files that it writes."""
+    """sample.py as a process. largest_file: limit in bytes of the files that it writes."""
     line = [sys.executable, "sample.py", "--config", str(config), *overrides]
-    if largest_file is not None:  # set by a process of its own: a fork of this one may be too large
+    if largest_file is not None:  # set by another process: a fork of this one may need too much memory
         limit = f"resource.setrlimit(resource.RLIMIT_FSIZE, ({largest_file}, {largest_file}))"
         line = [sys.executable, "-c", f"import os, resource, sys; {limit}; os.execv(sys.argv[1], sys.argv[1:])", *line]
     return subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_killed_and_started_again_leaves_the_same_files(whole, model_folder, tmp_path):
-    """kill -9 when two of twelve questions are written: the second start draws the others, byte for byte."""
+def test_sampling_resumes_after_a_kill_with_the_same_files(whole, model_folder, tmp_path):
+    """kill -9 when two of twelve questions are written: the second run draws the others, and the files are equal byte
+    for byte."""
     config = run_file(tmp_path, model_folder)
     folder = tmp_path / "run" / "round_1" / "samples"
     process = command(config)
@@ -142,8 +143,8 @@ def test_killed_and_started_again_leaves_the_same_files(whole, model_folder, tmp
 
 
 @pytest.mark.parametrize("lost", [1, 40, 700])
-def test_torn_end_is_cut_off_and_drawn_again(whole, asked, model_folder, tmp_path, lost):
-    """A file cut at any byte: complete lines stay, what is missing is drawn again."""
+def test_an_incomplete_last_line_is_drawn_again(whole, asked, model_folder, tmp_path, lost):
+    """The file may end at any byte: complete lines are kept, and the missing ones are drawn again."""
     folder = tmp_path / "samples"
     folder.mkdir()
     for name, data in contents(whole).items():
@@ -155,7 +156,7 @@ def test_torn_end_is_cut_off_and_drawn_again(whole, asked, model_folder, tmp_pat
 @pytest.mark.parametrize(
     "line", [b"{broken\n", b'{"question": "nobody", "first": 0, "tokens": [[1]]}\n', b"[]\n", b"\xff\n"]
 )
-def test_broken_line_is_named(whole, asked, model_folder, tmp_path, line):
+def test_the_error_for_a_broken_line_names_it(whole, asked, model_folder, tmp_path, line):
     folder = tmp_path / "samples"
     folder.mkdir()
     for name, data in contents(whole).items():
@@ -165,7 +166,7 @@ def test_broken_line_is_named(whole, asked, model_folder, tmp_path, line):
         drawing.draw(folder, *asked, model_folder, drawing.settings(n=5))
 
 
-def test_second_writer_is_refused(asked, model_folder, tmp_path):
+def test_a_second_process_cannot_draw_into_the_same_folder(asked, model_folder, tmp_path):
     (tmp_path / "samples").mkdir()
     with (tmp_path / "samples" / "responses.jsonl").open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -173,11 +174,11 @@ def test_second_writer_is_refused(asked, model_folder, tmp_path):
             drawing.draw(tmp_path / "samples", *asked, model_folder, drawing.settings())
 
 
-def test_a_file_system_without_locks_is_one_clear_line(tmp_path, monkeypatch):
-    def refuses(file, how):
+def test_a_file_system_without_locks_is_a_one_line_error(tmp_path, monkeypatch):
+    def flock(file, how):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(fcntl, "flock", refuses)
+    monkeypatch.setattr(fcntl, "flock", flock)
     with (
         pytest.raises(ValueError, match=r"its file system cannot lock files \(No locks available\); choose another"),
         Journal(tmp_path / "responses.jsonl", []).locked(),
@@ -185,8 +186,9 @@ def test_a_file_system_without_locks_is_one_clear_line(tmp_path, monkeypatch):
         pass
 
 
-def test_full_disk_keeps_earlier_lines(asked, model_folder, tmp_path):
-    """Files may grow to half of what is to come (as on a full disk): an error, complete lines stay; then on."""
+def test_a_full_disk_keeps_complete_lines(asked, model_folder, tmp_path):
+    """Files may only grow to half of their final size, as on a full disk. After the error, complete lines are kept, and
+    the same command without the limit draws the others."""
     drawing.draw(tmp_path / "free", *asked, model_folder, drawing.settings(n=20))
     expected = contents(tmp_path / "free")
     limit = len(expected["responses.jsonl"]) // 2
@@ -206,7 +208,7 @@ def test_full_disk_keeps_earlier_lines(asked, model_folder, tmp_path):
     assert contents(folder) == expected
 
 
-def test_unwritable_place_is_one_clear_line(model_folder, tmp_path):
+def test_a_folder_that_cannot_be_written_is_a_one_line_error(model_folder, tmp_path):
     (tmp_path / "run").write_text("a file where the run's folder should be")
     process = command(run_file(tmp_path, model_folder))
     _, err = process.communicate()
@@ -214,15 +216,15 @@ def test_unwritable_place_is_one_clear_line(model_folder, tmp_path):
     assert "error: " in err and "cannot write (Not a directory)" in err
 
 
-def test_unknown_key_is_one_clear_line(model_folder, tmp_path):
+def test_an_unknown_key_is_a_one_line_error(model_folder, tmp_path):
     process = command(run_file(tmp_path, model_folder), "sampling.temprature=0.5")
     out, err = process.communicate()
     assert process.returncode == 1 and out == ""
     assert err.strip().splitlines()[-1].startswith("error: ") and "did you mean `sampling.temperature`?" in err
 
 
-def test_prompts_without_room_are_counted(asked, model_folder, tmp_path):
-    """With room for the median prompt only, longer ones are left out, counted, and the rest is drawn."""
+def test_prompts_that_leave_no_room_for_a_response_are_counted(asked, model_folder, tmp_path):
+    """The limit is the median length of prompts: those of this length or more are left out and counted."""
     lengths = sorted(len(ids) for _, ids in asked[1])
     limit = lengths[6]
     fitting = sum(length < limit for length in lengths)
@@ -234,15 +236,15 @@ def test_prompts_without_room_are_counted(asked, model_folder, tmp_path):
         drawing.draw(tmp_path / "t", *asked, model_folder, drawing.settings(max_model_len=5))
 
 
-def test_question_seed_is_stable_and_leaves_room():
-    """The first 62 bits of SHA-256 of "0\\ngsm8k/train/0", whatever the process, platform or hash seed."""
+def test_question_seed_is_the_same_on_every_machine_and_below_2_to_the_62():
+    """The first 62 bits of SHA-256 of "0\\ngsm8k/train/0"."""
     digest = hashlib.sha256(b"0\ngsm8k/train/0").hexdigest()
     assert question_seed(0, "gsm8k/train/0") == int(digest[:16], 16) // 4
     assert question_seed(1, "gsm8k/train/0") != question_seed(0, "gsm8k/train/0")
     seeds = [question_seed(0, f"gsm8k/train/{i}") for i in range(8000)]
     assert max(seeds) + 10**9 < 2**63 - 1
     gaps = [b - a for a, b in zip(sorted(seeds), sorted(seeds)[1:], strict=False)]
-    assert min(gaps) > 10**6  # no two questions share a seed of their samples
+    assert min(gaps) > 10**6  # samples of two questions never have the same seed
 
 
 def write_rows(path, rows):
@@ -251,7 +253,8 @@ def write_rows(path, rows):
 
 
 def test_imported_responses(asked, model_folder, tmp_path):
-    """Ragged numbers, an unknown question, an empty response, special tokens and half a surrogate in a text."""
+    """Different numbers of responses, an unknown question, an empty response, and texts with special tokens and half of
+    a surrogate pair."""
     questions, prompts = asked
     tokenizer = models.load_tokenizer(model_folder)
     a, b = questions[0]["id"], questions[5]["id"]
@@ -278,7 +281,7 @@ def test_imported_responses(asked, model_folder, tmp_path):
         for tokens in row["tokens"]:
             assert not set(tokens[:-1]) & set(tokenizer.all_special_ids)
     assert len(next(iter(drawing.read(tmp_path / "s", 2)))["tokens"]) == 1
-    # the same file again is already there; another one is refused
+    # importing the same file again changes nothing; another file is an error
     drawing.import_responses(tmp_path / "s", source, questions, prompts, tokenizer)
     write_rows(source, rows[:2])
     with pytest.raises(ValueError, match="made from something else: responses: found"):
@@ -293,7 +296,7 @@ def test_imported_responses(asked, model_folder, tmp_path):
         ('{"question": "a", "response": "x", "finish_reason": "eos"}', 'finish_reason "stop" or "length"'),
     ],
 )
-def test_broken_import_names_file_and_line(asked, model_folder, tmp_path, line, expected):
+def test_errors_of_an_import_name_file_and_line(asked, model_folder, tmp_path, line, expected):
     source = tmp_path / "rows.jsonl"
     source.write_text(json.dumps({"question": asked[0][0]["id"], "response": "1"}) + "\n" + line + "\n")
     with pytest.raises(ValueError, match=expected):
@@ -302,10 +305,10 @@ def test_broken_import_names_file_and_line(asked, model_folder, tmp_path, line, 
 
 
 def test_real_responses_are_imported(model_folder, tmp_path):
-    """800 responses of a Qwen2.5-Math model to 100 MATH problems: every text comes back from its tokens."""
+    """800 responses of a Qwen2.5-Math model to 100 MATH problems: decoding the tokens gives the texts."""
     source = DATA / "qwen25math_cot_100x8.jsonl.gz"
     if not source.exists():
-        pytest.skip(f"{source} is not there")
+        pytest.skip(f"found no {source}")
     with gzip.open(source, "rt", encoding="utf-8") as file:
         real = [json.loads(line) for line in file]
     task = Task(name="jsonl", train=str(write_rows(tmp_path / "q.jsonl", [
@@ -317,13 +320,13 @@ def test_real_responses_are_imported(model_folder, tmp_path):
     source = write_rows(tmp_path / "r.jsonl", rows)
     manifest = drawing.import_responses(tmp_path / "s", source, questions, prompts, tokenizer)
     assert manifest.summary["responses"] == 800 and manifest.summary["n"] == 8
-    for row, found in zip(real, drawing.read(tmp_path / "s"), strict=True):
-        assert found["text"] == row["code"]
-        assert tokenizer.batch_decode(found["tokens"], skip_special_tokens=True) == row["code"]
+    for row, sampled in zip(real, drawing.read(tmp_path / "s"), strict=True):
+        assert sampled["text"] == row["code"]
+        assert tokenizer.batch_decode(sampled["tokens"], skip_special_tokens=True) == row["code"]
 
 
-def test_sentencepiece_model_passes_through(tmp_path):
-    """A Llama folder as Llama 2's is: tokenizer.model (sentencepiece BPE, byte fallback) and no chat template."""
+def test_sampling_with_a_sentencepiece_tokenizer(tmp_path):
+    """A model folder like that of Llama 2: tokenizer.model (sentencepiece BPE, byte fallback) and no chat template."""
     rows = arithmetic.problems("easy", "train", 200, 0)
     texts = [f"{row['question']} {row['solution']}".replace("\n", " ") for row in rows]
     folder = tmp_path / "model"
@@ -356,7 +359,7 @@ def test_sentencepiece_model_passes_through(tmp_path):
         reasons |= set(row["finish_reason"])
         for tokens, text in zip(row["tokens"], row["text"], strict=True):
             pieces = [plain.id_to_piece(t) for t in tokens if t not in ends and t > 2 and not plain.is_byte(t)]
-            rest = iter(text)  # bytes apart, which a random model strings together at random
+            rest = iter(text)  # the pieces are in the text in order; a random model also draws bytes at random
             assert all(letter in rest for letter in "".join(pieces).replace("▁", " ").lstrip())
     assert reasons == {"stop", "length"}
     assert tasks.render(tokenizer, "x", task)[1].count(1) == 1

@@ -1,6 +1,6 @@
-"""Run by test_engines.py in a process of its own: what one vLLM engine draws, a JSON file per case.
+"""Run by test_engines.py in a separate process: draws with one vLLM engine and writes a JSON file per case.
 
-Ends in an endless draw, for the parent to kill.
+At the end it draws without end, until the parent process kills it.
 """
 
 import itertools
@@ -19,12 +19,12 @@ def main(folder: Path, out: Path) -> None:
     ends = drawing.ends(folder)
     llm = vllm_engine.start_vllm(folder, drawing.settings(), CONTEXT)
     (out / "pids").write_text(json.dumps([child.pid for child in psutil.Process().children(recursive=True)]))
-    vllm_engine.start_vllm = lambda *_: llm  # one engine process under several settings
+    vllm_engine.start_vllm = lambda *_: llm  # one engine process for several settings
 
     def draw(name, requests, **values):
         engine = vllm_engine.vllm_engine(folder, drawing.settings(**values), ends, CONTEXT)
-        found = drawing.by_question(engine(requests))
-        (out / f".{name}").write_text(json.dumps(found))
+        responses = drawing.by_question(engine(requests))
+        (out / f".{name}").write_text(json.dumps(responses))
         (out / f".{name}").rename(out / f"{name}.json")
 
     draw("greedy", drawing.requests(folder, 1), temperature=0.0)

@@ -1,1 +1,1 @@
-"""n responses to each question."""
+"""Sampling n responses to each question."""

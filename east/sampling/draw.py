@@ -1,13 +1,13 @@
-"""Draw n responses to every question into the samples folder, question by question, going on after a crash.
+"""Draw n responses to every question into the samples folder, and continue after a crash.
 
-plan.json        what is being drawn: model, questions, engine, every setting that decides a response
-questions.jsonl  what was asked
-responses.jsonl  what came back, appended as it finishes
-manifest.json    last: the folder is complete
+plan.json        what is drawn: model, questions, engine, every setting that decides a response
+questions.jsonl  the questions and their prompts
+responses.jsonl  the responses, appended when they are finished
+manifest.json    written last: the folder is complete
 
-With `sampling.adaptive`, a question has first, first + more, ... or n responses: the smallest number at which the
-stopping rule, which is part of the plan, calls it settled. That depends on its own responses alone, so that a folder
-that was killed or is topped up ends like an undisturbed one.
+With `sampling.adaptive`, a question gets first, first + more, ... or n responses: the smallest of these numbers at
+which the stopping rule says that they are enough. The rule is part of the plan and reads only the question's own
+responses, so that a run that was killed, or one whose n was raised later, ends with the same responses.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from east.sampling.journal import Journal
 from east.sampling.samples import AskedQuestion, SampledQuestion
 from east.tasks import Prompt, Question
 
-Settled = Callable[[Iterable[SampledQuestion]], Iterable[bool]]  # of each row: are its responses enough?
+Settled = Callable[[Iterable[SampledQuestion]], Iterable[bool]]  # for each question: are its responses enough?
 
 
 def draw(
@@ -38,11 +38,12 @@ def draw(
     settings: Sampling,
     settled: Settled | None = None,
 ) -> Manifest:
-    """Draw `settings.n` responses to every question, going on where an earlier call stopped.
+    """Draw `settings.n` responses to every question, continuing where an earlier call stopped.
 
-    settled: the stopping rule, where `settings.adaptive` is set. Questions whose prompt leaves no room for a response
-    are left out and counted (summary["questions_left_out"]). Raises ValueError when the folder was made from something
-    else, holds a broken line, is being written by another process, or cannot be written.
+    prompts: one per question. settled: the stopping rule if `settings.adaptive` is set, else None. Questions whose
+    prompt leaves no room for a response are left out and counted (summary["questions_left_out"]). Raises ValueError
+    when the folder was made from something else, has a broken line, is being written by another process, or cannot be
+    written.
     """
     assert (settled is None) == (settings.adaptive is None)
     limit = context_limit(model_folder, settings)
@@ -57,13 +58,13 @@ def draw(
     with journal.locked() as file:
         journal.scan()
         (artifact.folder / artifacts.MANIFEST).unlink(missing_ok=True)
-        draw_them, seconds, before = None, 0.0, journal.counts["tokens"]
+        respond, seconds, before = None, 0.0, journal.counts["tokens"]
         for requests in _passes(asked, journal, settings, settled):
-            if draw_them is None:  # one engine for all passes: a later one asks some of the first one's questions
+            if respond is None:  # one engine for all passes: later passes have some of the questions of the first one
                 context = min(limit, max(len(r.prompt) for r in requests) + settings.max_tokens)
                 ends = models.end_tokens(model_folder, models.load_tokenizer(model_folder))
-                draw_them = engines.ENGINES[engine](model_folder, settings, ends, context)
-            seconds += journal.append(file, draw_them(requests), sum(r.count for r in requests))
+                respond = engines.ENGINES[engine](model_folder, settings, ends, context)
+            seconds += journal.append(file, respond(requests), sum(r.count for r in requests))
         with files.disk_errors(artifact.folder):
             journal.sort()
             summary = {
@@ -85,7 +86,11 @@ def draw(
 def asked_questions(
     questions: list[Question], prompts: list[Prompt], limit: int | None
 ) -> tuple[list[AskedQuestion], dict[str, int]]:
-    """Rows of questions.jsonl, and how many prompts leave no room for a single token under `limit` (None: none)."""
+    """(rows of questions.jsonl, counts of what was left out by rule).
+
+    limit: largest length of prompt and response in tokens; prompts of that length or more are left out (None: no
+    limit). Raises ValueError when no question is left.
+    """
     rows: list[AskedQuestion] = [
         {
             "id": q["id"], "question": q["question"], "gold": q["gold"], "meta": q["meta"],
@@ -96,14 +101,17 @@ def asked_questions(
     fitting = [row for row in rows if limit is None or len(row["prompt_tokens"]) < limit]
     if not fitting:
         raise ValueError(
-            f"none of {len(rows)} prompts is shorter than the context of {limit} tokens; raise max_model_len"
+            f"none of {len(rows)} prompts is shorter than the context of {limit} tokens; raise sampling.max_model_len"
         )
-    lost = len(rows) - len(fitting)
-    return fitting, {f"prompt of {limit} tokens or more": lost} if lost else {}
+    left_out = len(rows) - len(fitting)
+    return fitting, {f"prompt of {limit} tokens or more": left_out} if left_out else {}
 
 
 def begin(artifact: Artifact, folder: Path, asked: list[AskedQuestion]) -> None:
-    """Write plan and questions to the folder (the artifact's, or its scratch), or check that its plan is this one."""
+    """Write plan.json and questions.jsonl, or compare with the plan of a folder that has one.
+
+    folder: that of the artifact, or the temporary one in which it is written. Raises ValueError when the plans differ.
+    """
     dataclasses.replace(artifact, folder=folder).claim()
     with files.disk_errors(folder):
         if not (folder / "questions.jsonl").exists():
@@ -111,7 +119,8 @@ def begin(artifact: Artifact, folder: Path, asked: list[AskedQuestion]) -> None:
 
 
 def question_seed(seed: int, question: str) -> int:
-    """Seed of a question, below 2^62 so that adding a sample number overflows no 64-bit integer."""
+    """Seed of a question, from the seed of the run and the question's id. It is below 2^62, so that a sample number can
+    be added to it in 64-bit integers."""
     text = f"{seed}\n{question}".encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 2
 
@@ -119,16 +128,18 @@ def question_seed(seed: int, question: str) -> int:
 def _passes(
     asked: list[AskedQuestion], journal: Journal, settings: Sampling, settled: Settled | None
 ) -> Iterator[list[Request]]:
-    """What is still to be drawn, one request per question: all at once, or with a stopping rule step by step.
+    """The requests that are still to be drawn, one per question: all of them in one pass, or with a stopping rule one
+    step of responses per pass.
 
-    A question is between two steps only where an earlier call had a lower n: it was not settled then.
+    A question has a number of responses between two steps only if an earlier call had a lower n. The rule is not
+    applied then, because it was not met at the step before.
     """
     rows, done = asked, journal.done
     while rows := [row for row in rows if done[row["id"]] < settings.n]:
         if settled:
-            judged = [row for row in rows if _next_step(done[row["id"]] - 1, settings) == done[row["id"]]]
-            verdicts = zip(judged, settled(map(journal.question, judged)), strict=True)
-            enough = {row["id"] for row, yes in verdicts if yes}
+            at_step = [row for row in rows if _next_step(done[row["id"]] - 1, settings) == done[row["id"]]]
+            decisions = zip(at_step, settled(map(journal.question, at_step)), strict=True)
+            enough = {row["id"] for row, is_settled in decisions if is_settled}
             rows = [row for row in rows if row["id"] not in enough]
         if rows:
             yield [

@@ -1,11 +1,11 @@
-"""What a sampling engine is asked and what it gives back.
+"""The interface of sampling engines: their requests and results.
 
-An engine is a plain callable: requests in, finished requests out, in completion order. Sample k of a request
-draws with the seed `request.seed + k`, so a response depends on neither the batch it was drawn in nor the way
-the work was cut into requests (up to floating point: batched kernels may round differently).
+An engine is a callable that takes requests and yields each of them when it is finished, in completion order. Sample k
+of a question is drawn with the seed `request.seed + k`, so that a response depends neither on its batch nor on how the
+samples are divided into requests (except for rounding, which may differ between batched kernels).
 
-Token contract: returned tokens end with an end token iff the response ended by itself. Those of a response
-cut by a length limit hold none; those of one ended by a stop text end with the tokens that spelt it.
+Token contract: the tokens of a response end with an end token if and only if the response ended by itself. A response
+that was cut by a length limit has no end token; one that was ended by a stop text ends with the tokens of that text.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -18,41 +18,47 @@ from east.run.config import Sampling
 
 
 class Request(NamedTuple):
-    """Samples [first, first + count) of one question; `seed` belongs to the question."""
+    """A request for samples [first, first + count) of one question. seed: of the question."""
 
-    question: str
-    prompt: list[int]
+    question: str  # its id
+    prompt: list[int]  # token ids
     first: int
     count: int  # type: ignore[assignment]  # hides tuple.count
     seed: int
 
 
 class Drawn(NamedTuple):
-    """A finished request; the lists have one entry per sample. finish_reason: "stop" or "length"."""
+    """A finished request; the lists have one entry per sample."""
 
-    question: str
+    question: str  # its id
     first: int
     tokens: list[list[int]]
     text: list[str]
-    finish_reason: list[str]
+    finish_reason: list[str]  # "stop" or "length"
 
 
 Engine = Callable[[Iterable[Request]], Iterator[Drawn]]
 
 
 def context_limit(model_folder: Path, settings: Sampling) -> int:
-    """Most positions (prompt + response) a sequence may have: the model's own limit or `max_model_len`."""
+    """Largest length of prompt and response in tokens: `max_model_len`, or the model's own limit.
+
+    Raises ValueError when the model names no limit and max_model_len is not set, or when it exceeds the model's limit.
+    """
     config = transformers.AutoConfig.from_pretrained(model_folder).get_text_config()
-    limit = getattr(config, "max_position_embeddings", None) or settings.max_model_len
+    limit: int | None = getattr(config, "max_position_embeddings", None) or settings.max_model_len
     if limit is None:
         raise ValueError(f"{model_folder}: config.json names no max_position_embeddings; set sampling.max_model_len")
     if settings.max_model_len and settings.max_model_len > limit:
-        raise ValueError(f"sampling.max_model_len: found {settings.max_model_len}, the model's limit is {limit}")
+        raise ValueError(
+            f"sampling.max_model_len: found {settings.max_model_len}, expected at most the model's limit of {limit}; "
+            "lower it"
+        )
     return settings.max_model_len or limit
 
 
 def response_text(tokenizer: Any, tokens: list[int], ends: set[int], stop: list[str]) -> str:
-    """Text of a response without special tokens, cut before the first stop text."""
+    """Text of a response, without special tokens and without what begins at the first stop text. ends: end tokens."""
     ids = tokens[:-1] if tokens[-1] in ends else tokens
-    text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    text: str = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return text[: min((i for s in stop if (i := text.find(s)) >= 0), default=len(text))]

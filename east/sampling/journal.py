@@ -1,4 +1,4 @@
-"""responses.jsonl while it grows: a line per finished request, safe against kill -9."""
+"""responses.jsonl while it is being written: a line per finished request, of which a kill loses at most the last."""
 
 import contextlib
 import fcntl
@@ -18,19 +18,23 @@ from east.sampling.samples import AskedQuestion, ResponseLine, SampledQuestion, 
 
 
 class Journal:
-    """What responses.jsonl holds: `done` responses of each question, counts, and where each line is."""
+    """The content of responses.jsonl.
+
+    done: number of responses by question id. counts: of responses, their tokens, and responses cut by max_tokens.
+    lines: (offset, bytes) of each line, by question id. end: size of the file in bytes.
+    """
 
     def __init__(self, path: Path, questions: list[str]):
         self.path, self.end = path, 0
         self.done = dict.fromkeys(questions, 0)
         self.counts = {"responses": 0, "tokens": 0, "truncated": 0}
-        self.lines: dict[str, list[tuple[int, int]]] = {q: [] for q in questions}  # of each: offset, bytes
+        self.lines: dict[str, list[tuple[int, int]]] = {q: [] for q in questions}
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[FileIO]:
-        """The file, open for appending by this process alone; unbuffered, so that every write is out at once.
+        """The file, locked by this process and open for appending; without a buffer, so that a kill loses no write.
 
-        Raises ValueError when another process has it, or where the file system has no locks.
+        Raises ValueError when another process has locked it, or when the file system has no locks.
         """
         with files.disk_errors(self.path):
             file = self.path.open("ab", buffering=0)
@@ -47,7 +51,10 @@ class Journal:
             yield file
 
     def scan(self) -> None:
-        """Enter every line; a torn last one, left by a kill, is cut off. Raises ValueError for a broken line."""
+        """Read all lines of the file. An incomplete last line, left by a kill, is cut off.
+
+        Raises ValueError for another broken line.
+        """
         with self.path.open("rb") as file:
             for number, text in enumerate(file, 1):
                 if not text.endswith(b"\n"):
@@ -58,11 +65,12 @@ class Journal:
                 except (ValueError, KeyError, TypeError):
                     raise ValueError(
                         f"{self.path}, line {number}: not a line of responses; remove the line and run "
-                        f"`{COMMANDS['samples']}`, which draws again what it held"
+                        f"`{COMMANDS['samples']}`, which draws its responses again"
                     ) from None
 
     def append(self, file: FileIO, drawn: Iterable[Drawn], total: int) -> float:
-        """Append requests as they finish, of `total` responses in all; returns the seconds that they took."""
+        """Append a line for each request when it is finished; returns the duration in seconds. total: number of
+        responses, for the progress bar."""
         start, tokens = time.perf_counter(), 0
         with tqdm.tqdm(total=total, desc="sampling", unit=" responses", smoothing=0) as bar:
             for request in drawn:
@@ -81,7 +89,8 @@ class Journal:
         return time.perf_counter() - start
 
     def add(self, line: ResponseLine, size: int) -> None:
-        """Enter the line that is at the end of the file. Raises ValueError when it does not follow the others."""
+        """Count a line of `size` bytes at the end of the file. Raises ValueError unless its responses follow those of
+        the same question so far."""
         question = line["question"]
         if line["first"] != self.done[question]:
             raise ValueError(f"responses of {question} from {line['first']}, expected {self.done[question]}")
@@ -93,7 +102,7 @@ class Journal:
         self.counts["truncated"] += line["finish_reason"].count("length")
 
     def question(self, question: AskedQuestion) -> SampledQuestion:
-        """A question with its responses so far."""
+        """The question with all its responses so far."""
         lines = []
         with self.path.open("rb") as file:
             for offset, size in self.lines[question["id"]]:
@@ -102,7 +111,7 @@ class Journal:
         return sampled_question(question, lines, self.done[question["id"]])
 
     def sort(self) -> None:
-        """Put the lines into the order of the questions, so that the file does not depend on completion order."""
+        """Sort the lines by question, so that the file does not depend on the order in which requests finished."""
         ordered = [line for lines in self.lines.values() for line in lines]
         if ordered == sorted(ordered):
             return

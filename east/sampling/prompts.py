@@ -1,4 +1,4 @@
-"""The questions of a split as a model is asked them."""
+"""The questions of a split with their prompts."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from east.tasks import Prompt, Question
 
 
 class Asked(NamedTuple):
-    """Questions and their prompts, one per question. dropped: rule to number of questions that it left out."""
+    """Questions with their prompts, one per question. dropped: the number of questions left out, by rule."""
 
     model: Path
     tokenizer: Any
@@ -19,7 +19,11 @@ class Asked(NamedTuple):
 
 
 def ask(config: Config, split: str = "train", rows: tuple[int, int] | None = None, model: Path | None = None) -> Asked:
-    """The questions of a split (of `rows` of it) and their prompts, for `model` or the starting one."""
+    """The questions of a split and their prompts for a model.
+
+    rows: range [first, last) of the split; by default that of the run file. model: folder; by default the starting
+    model. Raises ValueError when questions, model or tokenizer cannot be loaded.
+    """
     model = model or models.resolve(*config.starting_model)
     tokenizer = models.load_tokenizer(model)
     questions, dropped = tasks.questions(config.task, split, rows)

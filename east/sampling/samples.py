@@ -1,10 +1,10 @@
-"""The samples folder, read: questions with their responses, in the order of the questions.
+"""Reads a samples folder: questions with their responses, in the order of the questions.
 
 questions.jsonl  an `AskedQuestion` per line
 responses.jsonl  a `ResponseLine` per request to the engine, in the order of the questions
 
-n is not part of what the folder is made from: a raised n draws what is missing, a lowered n reads the first n of each
-question.
+n is not part of the folder's settings: after n was raised the missing responses are drawn, and with a lower n the first
+n of each question are read.
 """
 
 import itertools
@@ -27,7 +27,8 @@ class AskedQuestion(TypedDict):
 
 
 class ResponseLine(TypedDict):
-    """A line of responses.jsonl: samples [first, first + len(tokens)) of a question; the lists have one entry each."""
+    """A line of responses.jsonl: samples [first, first + len(tokens)) of a question; the lists have one entry per
+    sample."""
 
     question: str  # its id
     first: int
@@ -50,10 +51,10 @@ class SampledQuestion(TypedDict):
 
 
 def read(artifact: Artifact, n: int | None = None) -> Iterator[SampledQuestion]:
-    """Questions in order, each with its first n responses (None: the folder's n), in bounded memory.
+    """Questions in order, each with its first n responses (None: the n of the folder), read one at a time.
 
-    Imported and adaptive folders may hold fewer than n of a question. Raises ValueError when the folder is incomplete,
-    made from something else, or holds fewer than n.
+    In imported and adaptive folders a question may have fewer. Raises ValueError when the folder is incomplete, was
+    made from something else, or was drawn with a lower n.
     """
     drawn = artifact.open().summary["n"]
     n = n or drawn
@@ -67,7 +68,7 @@ def read(artifact: Artifact, n: int | None = None) -> Iterator[SampledQuestion]:
 
 
 def sampled_question(question: AskedQuestion, lines: Iterable[ResponseLine], n: int) -> SampledQuestion:
-    """A question with the first n of the responses that its lines hold."""
+    """The question with the first n responses of its lines."""
     tokens, text, reasons = list[list[int]](), list[str](), list[str]()
     for line in lines:
         tokens += line["tokens"]

@@ -1,4 +1,4 @@
-"""The stopping rule of `sampling.adaptive`: is a question's entropy settled?"""
+"""The stopping rule of `sampling.adaptive`: whether the entropy of a question is known well enough."""
 
 from collections.abc import Iterable, Iterator
 
@@ -9,9 +9,9 @@ from east.weighting import entropy
 
 
 def stopping_rule(tolerance: float, grading: Grading) -> Settled:
-    """A function that says of each row whether its responses, graded as `east grade` will grade them, are enough.
+    """A function that says for each question whether its responses are enough, graded as `east grade` grades them.
 
-    tolerance: see `entropy.settled`.
+    tolerance: in nats, see `entropy.settled`.
     """
 
     def settled(rows: Iterable[SampledQuestion]) -> Iterator[bool]:

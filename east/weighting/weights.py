@@ -16,15 +16,15 @@ Strategy = Literal["uniform", "entropy", "accuracy", "accuracy_rate", "rejection
 Mapping = Literal["mean", "linear", "power"]
 # The strategies that the paper's Figure 5 and reports compare
 COMPARED: tuple[Strategy, ...] = ("entropy", "accuracy", "rejection")
-LARGEST_EXPONENT = 10.0  # of auto_exponent; above it a sampling error of 7 % in a value doubles its weight
+LARGEST_EXPONENT = 10.0  # of auto_exponent: with it, a sampling error of 7 % in a value doubles the weight
 
 
 def question_values(strategy: Strategy, questions: Sequence[Graded], estimator: Estimator = "plugin") -> Array:
-    """The quantity that a strategy weighs by, one per graded question, float64.
+    """The value of each graded question under a strategy, float64 [questions].
 
-    `entropy` h, by one of entropy.ESTIMATORS from the sizes of the question's clusters; `accuracy` 1 - A;
-    `accuracy_rate` A (the authors' release for DPO); `rejection` R, the share of all responses in the largest
-    wrong cluster; `uniform` 1. Every question is taken at its own number of responses.
+    `entropy`: h in nats, by one of entropy.ESTIMATORS from the sizes of the question's clusters; `accuracy`: 1 - A;
+    `accuracy_rate`: A (the paper's released code, for DPO); `rejection`: R, the share of all responses in the largest
+    wrong cluster; `uniform`: 1. Questions may have different numbers of responses.
     questions: graded rows, of which clusters (with count), accuracy and rejection are read.
     """
     value: dict[Strategy, Callable[[Graded], float]] = {

@@ -59,6 +59,7 @@ class Artifact:
 
         Raises ValueError when it was made from something else: nothing is overwritten silently.
         """
+        assert self.settings is not None and not any(value is ANY for value in self.settings.values())
         if not self.exists():
             return False
         manifest = self._read()

@@ -1,4 +1,4 @@
-"""Hugging Face model and tokenizer, LoRA, export. The only `import peft`."""
+"""Hugging Face models and tokenizers, LoRA, export. The only file that imports peft."""
 
 import json
 from pathlib import Path
@@ -12,23 +12,29 @@ from east.run import artifacts, files, pipeline
 from east.run.config import Lora
 
 ADAPTER = "adapter_config.json"  # PEFT's name
-transformers.utils.logging.disable_progress_bar()  # ours show what takes long
+# the stages show their own progress bars
+transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers
 
 
 def resolve(path: str, revision: str | None, merged: Path) -> Path:
-    """The local folder of a model: itself, or a snapshot of a hub name; of a PEFT adapter, one below `merged`.
+    """The local folder of a model: `path` itself, or the snapshot of a hub name; for a PEFT adapter, a folder below
+    `merged` in which it is merged with its base model.
 
-    Raises ValueError when the folder holds no model or the hub name cannot be fetched.
+    Raises ValueError when the folder has no model, or when the hub name cannot be fetched.
     """
     folder = Path(path)
     if not folder.exists():
         if path.count("/") != 1 or path.startswith((".", "/")):
-            raise ValueError(f"model.path: found no folder {path!r}; give an existing folder or a hub name owner/model")
+            raise ValueError(
+                f"model.path: found no folder {path!r}; set it to an existing folder or a hub name owner/model"
+            )
         folder = fetch(path, revision)
     if (folder / ADAPTER).exists():
         return merge(folder, merged)
     if not (folder / "config.json").exists():
-        raise ValueError(f"model.path: {folder} holds no config.json, no {ADAPTER}; give a Hugging Face model folder")
+        raise ValueError(
+            f"model.path: found neither config.json nor {ADAPTER} in {folder}; set it to a Hugging Face model folder"
+        )
     return folder
 
 
@@ -38,16 +44,19 @@ def fetch(name: str, revision: str | None) -> Path:
 
     try:
         return Path(huggingface_hub.snapshot_download(name, revision=revision, ignore_patterns=["original/*"]))
-    except Exception as error:  # the hub client raises many types for "not there"
+    except Exception as error:  # the hub client raises many types when it finds nothing
         line = " ".join(str(error).split())[:200]
-        raise ValueError(f"model.path: found no folder {name!r} and cannot fetch it from the hub ({line})") from None
+        raise ValueError(
+            f"model.path: found no folder {name!r} and cannot fetch it from the hub ({line}); check the name, or "
+            "download the model and set the folder"
+        ) from None
 
 
 def merge(adapter: Path, merged: Path) -> Path:
-    """A model folder of the adapter and its base as one, made once below `merged`, in the dtype of the base.
+    """A folder in `merged` with adapter and base merged into one model, in the dtype of the base; written once.
 
-    Every stage then sees an ordinary model: what is sampled, scored as the reference and trained is base and adapter
-    together. The tokenizer is the adapter's where it has one. Raises ValueError when the two do not fit.
+    All stages then read an ordinary model: it is the merged model that samples, is the reference and is trained. The
+    tokenizer is that of the adapter if it has one. Raises ValueError when the base cannot be found or does not fit.
     """
     import peft
 
@@ -56,7 +65,7 @@ def merge(adapter: Path, merged: Path) -> Path:
         base = resolve(str(settings["base_model_name_or_path"]), settings.get("revision"), merged)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{adapter / ADAPTER}: cannot find its base ({error}); give base_model_name_or_path the folder or hub name"
+            f"{adapter / ADAPTER}: cannot find its base ({error}); set base_model_name_or_path to a folder or hub name"
         ) from None
     artifact = pipeline.merged(merged, artifacts.model_digest(adapter), artifacts.model_digest(base))
     if artifact.complete():
@@ -68,7 +77,10 @@ def merge(adapter: Path, merged: Path) -> Path:
         model = peft.PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
     except Exception as error:  # PEFT raises many types for what it cannot load or merge
         line = " ".join(str(error).split())[:200]
-        raise ValueError(f"{adapter}: cannot be merged into {base} ({line}); give the base it was trained on") from None
+        raise ValueError(
+            f"{adapter}: cannot be merged into {base} ({line}); set base_model_name_or_path to the model that it was "
+            "trained on"
+        ) from None
     with artifact.writing() as (scratch, _):
         model.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
@@ -77,54 +89,55 @@ def merge(adapter: Path, merged: Path) -> Path:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a model folder. Raises ValueError when there is none or it does not fit the model."""
+    """The tokenizer of a model folder. Raises ValueError when it cannot be loaded, has no end token, or has more tokens
+    than the model's vocabulary."""
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     except Exception as error:  # the tokenizer loaders raise many types
         line = " ".join(str(error).split())[:200]
-        raise ValueError(f"{folder}: cannot load its tokenizer ({line})") from None
+        raise ValueError(f"{folder}: cannot load its tokenizer ({line}); fetch or save the folder again") from None
     if len(tokenizer) > vocabulary(folder):
         raise ValueError(
-            f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model's vocabulary {vocabulary(folder)}; "
-            "they do not belong together"
+            f"{folder}: found a tokenizer of {len(tokenizer)} tokens, expected at most the model's vocabulary of "
+            f"{vocabulary(folder)}; use the tokenizer of this model"
         )
     if tokenizer.eos_token_id is None:
-        raise ValueError(f"{folder}: the tokenizer has no end token (eos_token); set one in tokenizer_config.json")
+        raise ValueError(f"{folder}: the tokenizer has no end token; set eos_token in tokenizer_config.json")
     return tokenizer
 
 
 def vocabulary(folder: Path) -> int:
-    """Rows of the model's embedding, from its config. Raises ValueError when the config does not say."""
-    size = transformers.AutoConfig.from_pretrained(folder).get_text_config().vocab_size
+    """Size of the model's vocabulary, from its config. Raises ValueError when the config does not name it."""
+    size: int | None = transformers.AutoConfig.from_pretrained(folder).get_text_config().vocab_size
     if not size:
-        raise ValueError(f"{folder}: config.json names no vocab_size; give a causal language model")
+        raise ValueError(f"{folder}: config.json has no vocab_size; use a causal language model")
     return size
 
 
 def end_tokens(folder: Path, tokenizer: Any) -> list[int]:
-    """Ids that end a response: the tokenizer's eos and those of generation_config.json, sorted."""
+    """Ids that end a response: the eos token of the tokenizer and those of generation_config.json, sorted."""
     ids = {tokenizer.eos_token_id}
     path = folder / "generation_config.json"
     if path.exists():
         try:
             listed = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
         except (ValueError, AttributeError):
-            raise ValueError(f"{path}: not a JSON object; mend or remove the file") from None
+            raise ValueError(f"{path}: not a JSON object; fix or remove the file") from None
         ids |= set(listed if isinstance(listed, list) else [] if listed is None else [listed])
     return sorted(ids)
 
 
 def added_bos(tokenizer: Any) -> int | None:
-    """The BOS of a tokenizer that puts one before plain text, as Llama's does; None where prompts need none.
+    """The id of the BOS if the tokenizer puts one before plain text, as Llama's does; None if prompts need none.
 
-    Some models name a bos_token and were trained without it, or begin every message with it.
+    A bos_token alone does not say so: some models name one and were trained without it, or begin every message with it.
     """
     bos = tokenizer.bos_token_id
     return bos if bos is not None and bos in tokenizer("a")["input_ids"][:1] else None
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
-    """Hash of what decides token ids: vocabulary and special tokens."""
+    """Hash of what decides token ids: vocabulary, BOS and EOS."""
     return files.digest(
         {"vocabulary": tokenizer.get_vocab(), "bos": tokenizer.bos_token_id, "eos": tokenizer.eos_token_id}
     )
@@ -133,10 +146,11 @@ def tokenizer_digest(tokenizer: Any) -> str:
 def load_policy(
     folder: Path, *, dtype: str, attention: str, lora: Lora | None = None, gradient_checkpointing: bool = False
 ) -> Any:
-    """The causal LM of a folder, on the CPU, in `dtype`; with `lora`, wrapped by PEFT and the base frozen.
+    """The causal LM of a folder, on the CPU, in `dtype`; with `lora` wrapped by PEFT, with the base frozen.
 
-    The adapter starts as the identity. Seed torch before: the adapter's first matrix is random.
-    Raises ValueError when the weights cannot be read or are not all that config.json asks for.
+    attention: transformers' attn_implementation. With a new adapter the model's outputs are those of the base; seed
+    torch before, because the adapter's first matrix is random.
+    Raises ValueError when the weights cannot be read, or when some that config.json asks for are missing.
     """
     load: Any = transformers.AutoModelForCausalLM.from_pretrained
     try:
@@ -155,7 +169,7 @@ def load_policy(
 
 
 def with_lora(model: Any, lora: Lora) -> Any:
-    """The model wrapped by PEFT. Raises ValueError when target_modules name nothing in it."""
+    """The model wrapped by PEFT with a new adapter. Raises ValueError when target_modules match no module."""
     import peft
 
     settings = peft.LoraConfig(
@@ -173,13 +187,13 @@ def export(
 ) -> None:
     """Write a Hugging Face folder that from_pretrained and vLLM load: safetensors, tokenizer, chat template.
 
-    `state` holds the parameters of `load_policy`'s model by name. With LoRA the adapter is merged, and stands
-    alone in `out`/adapter.
+    state: the parameters of the model that `load_policy` returns, by name. start: folder of the starting model. With
+    LoRA the adapter is merged, and also written to out/adapter. Raises ValueError when `out` cannot be written.
     """
     model = load_policy(start, dtype=dtype, attention="sdpa", lora=lora)
     missing, unexpected = model.load_state_dict(state, strict=False)
     buffers = {name for name, _ in model.named_buffers()}
-    assert not unexpected and set(missing) <= buffers, f"parameters lost on export: {missing[:3]} {unexpected[:3]}"
+    assert not unexpected and set(missing) <= buffers, f"missing or unknown parameters: {missing[:3]} {unexpected[:3]}"
     if lora is not None:
         _save(model, out / "adapter")
         model = model.merge_and_unload()

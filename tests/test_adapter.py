@@ -88,5 +88,5 @@ def test_an_adapter_that_cannot_be_merged_is_a_one_line_error(tuned, tmp_path):
             models.resolve(str(adapter), None, tmp_path / "merged")
     assert not [f for f in tmp_path.glob("merged/*")], "an incomplete folder is left"
     (adapter / "adapter_config.json").unlink()
-    with pytest.raises(ValueError, match="holds no config.json, no adapter_config.json"):
+    with pytest.raises(ValueError, match="found neither config.json nor adapter_config.json"):
         models.resolve(str(adapter), None, tmp_path / "merged")

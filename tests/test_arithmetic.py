@@ -1,4 +1,4 @@
-"""The arithmetic task: splits that share nothing, equal problems everywhere, gold worked out anew."""
+"""The arithmetic task: disjoint splits, the same problems on every machine, gold answers checked independently."""
 
 import re
 import subprocess
@@ -15,8 +15,8 @@ from tests.conftest import ROOT
 
 LEVELS = ("easy", "hard")
 
-# Gold by the sense of each kind, written without looking at its `ways`.
-SENSE = {
+# The gold answer from the meaning of each kind's question, written independently of its `ways`
+MEANING = {
     "gain": lambda a, b: a + b,
     "loss": lambda a, b: a - b,
     "gain_loss": lambda a, b, c: a + b - c,
@@ -35,7 +35,7 @@ SENSE = {
 
 
 def read_numbers(row):
-    """Kind and numbers of a problem, read back from the question's text through the wordings."""
+    """Kind and numbers of a problem, from the text of its question and the wordings of its kind."""
     kind = next(k for k in arithmetic.KINDS if k.name == row["type"])
     for wording in kind.wordings:
         pattern = re.sub(r"\\\{([abcd])\\\}", r"(?P<\1>\\d+)", re.escape(wording))
@@ -53,26 +53,26 @@ def test_gold_is_what_the_question_asks_for(level, split):
     assert {row["type"] for row in rows} == {k.name for k in arithmetic.KINDS if k.level == level}
     for row in rows:
         kind, numbers = read_numbers(row)
-        assert int(row["answer"]) == SENSE[kind.name](**numbers), row
+        assert int(row["answer"]) == MEANING[kind.name](**numbers), row
 
 
 def test_one_problem_worked_by_hand():
-    """4 boxes of 7 are 28, and 15 more make 43; 15+28 is the other way to say it."""
+    """4 boxes of 7 are 28, and 15 more are 43, in both ways of the kind."""
     kind = next(k for k in arithmetic.KINDS if k.name == "boxes_gain")
     numbers = {"a": 4, "b": 7, "c": 15}
     assert arithmetic.solve("a*b p+c", numbers) == (["4*7=28", "28+15=43"], 43)
     assert {arithmetic.solve(way, numbers)[1] for way in kind.ways} == {43}
 
 
-def test_a_negative_or_fractional_result_is_no_solution():
-    """5-9 < 0; 7/2 is no integer; 9-9 = 0 would leave nothing to count."""
+def test_results_that_are_not_positive_integers_are_no_solution():
+    """5-9 < 0; 9-9 = 0; 7/2 is not an integer."""
     assert arithmetic.solve("a-b", {"a": 5, "b": 9}) is None
     assert arithmetic.solve("a-b", {"a": 9, "b": 9}) is None
     assert arithmetic.solve("a/2 p+b", {"a": 7, "b": 1}) is None
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_every_line_of_a_solution_is_true_and_the_last_is_boxed(level):
+def test_every_line_of_a_solution_is_right_and_the_last_result_is_boxed(level):
     for row in arithmetic.problems(level, "train", 2000, seed=0):
         *lines, boxed = row["solution"].split("\n")
         for line in lines:
@@ -88,13 +88,13 @@ def test_every_line_of_a_solution_is_true_and_the_last_is_boxed(level):
 
 
 def calculations(rows):
-    """What each problem asks for, read back from its text: kind and sorted numbers."""
+    """The calculation of each problem, from the text of its question: kind and sorted numbers."""
     return [(kind.name, *sorted(numbers.values())) for kind, numbers in map(read_numbers, rows)]
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_splits_share_no_problem(level):
-    """Not even up to wording, names and the order of the numbers, and whatever the seed."""
+def test_splits_have_no_calculation_in_common(level):
+    """So that no problem of one split has the same calculation in other words as one of the other; for all seeds."""
     train = set(calculations(arithmetic.problems(level, "train", 5000, seed=0)))
     test = set(calculations(arithmetic.problems(level, "test", 3000, seed=1)))
     assert len(train) == 5000 and len(test) > 1250
@@ -102,19 +102,19 @@ def test_splits_share_no_problem(level):
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_a_thousand_problems_are_a_thousand_calculations(level):
-    """An interval over 1,000 problems counts on 1,000: names and wordings make no new calculation."""
+def test_a_thousand_problems_have_a_thousand_different_calculations(level):
+    """Confidence intervals over 1,000 problems assume so; other names and wordings are not another calculation."""
     for split in ("train", "test"):
-        found = calculations(arithmetic.problems(level, split, 2000, seed=0))
-        assert len(set(found[:1000])) == len(set(found[1000:])) == 1000
+        drawn = calculations(arithmetic.problems(level, split, 2000, seed=0))
+        assert len(set(drawn[:1000])) == len(set(drawn[1000:])) == 1000
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_any_five_thousands_of_train_problems_in_a_row_share_no_calculation(level):
-    """Thousand t draws from share 1 + t % 5: thousands 0 to 4 are disjoint, so are 3 to 7; thousand 5 meets 0 again."""
-    found = calculations(arithmetic.problems(level, "train", 8000, seed=0))
-    assert len(set(found[:5000])) == len(set(found[3000:])) == 5000
-    assert set(found[5000:6000]) & set(found[:1000]) and not set(found[5000:6000]) & set(found[1000:5000])
+def test_five_successive_thousands_of_train_problems_have_no_calculation_in_common(level):
+    """Thousand t draws from share 1 + t % 5: thousands 0 to 4 are disjoint, and so are 3 to 7; 5 and 0 are not."""
+    drawn = calculations(arithmetic.problems(level, "train", 8000, seed=0))
+    assert len(set(drawn[:5000])) == len(set(drawn[3000:])) == 5000
+    assert set(drawn[5000:6000]) & set(drawn[:1000]) and not set(drawn[5000:6000]) & set(drawn[1000:5000])
 
 
 def rows_of(path):
@@ -133,8 +133,8 @@ SMALL = ROOT / "configs" / "study_small"
     ],
     ids=["easy", "hard", "quickstart"],
 )
-def test_shipped_rows_that_teach_train_and_choose_share_no_calculation(level, teach, train):
-    """A backbone that was taught a calculation would answer it too well, and a held-out row must be held out."""
+def test_rows_of_the_configs_that_teach_train_and_select_have_no_calculation_in_common(level, teach, train):
+    """A model answers a calculation that it was taught too well, and rows for selection must not be trained on."""
     ranges = {"alone": [rows_of(teach), rows_of(train)]}
     for name in ("study_small", "study_questions"):
         for task in study_file.load(str(ROOT / "configs" / f"{name}.yaml"), []).tasks:
@@ -142,16 +142,16 @@ def test_shipped_rows_that_teach_train_and_choose_share_no_calculation(level, te
                 trained = config.load(str(train), task.set).task.train_rows
                 ranges[name] = [rows_of(teach), trained, *([task.select] if task.select else [])]
     most = max(last for each in ranges.values() for _, last in each)
-    found = calculations(arithmetic.problems(level, "train", most, tasks.ARITHMETIC_SEED))
+    drawn = calculations(arithmetic.problems(level, "train", most, tasks.ARITHMETIC_SEED))
     for each in ranges.values():
-        used = [c for first, last in each for c in set(found[first:last])]
+        used = [c for first, last in each for c in set(drawn[first:last])]
         assert len(used) == len(set(used))
-        distinct = [len(set(found[first:last])) for first, last in each]
+        distinct = [len(set(drawn[first:last])) for first, last in each]
         assert distinct == [last - first for first, last in each]
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_questions_and_ids_are_unique_and_every_kind_is_said_and_solved_in_several_ways(level):
+def test_questions_and_ids_are_unique_and_most_kinds_have_several_wordings_and_solutions(level):
     rows = arithmetic.problems(level, "train", 3000, seed=0)
     assert len({row["question"] for row in rows}) == len({row["id"] for row in rows}) == 3000
     kinds = [k for k in arithmetic.KINDS if k.level == level]
@@ -161,19 +161,19 @@ def test_questions_and_ids_are_unique_and_every_kind_is_said_and_solved_in_sever
     assert min(shares.values()) > 50
 
 
-def test_a_larger_count_begins_with_the_smaller():
+def test_a_larger_count_begins_with_the_problems_of_a_smaller_one():
     many, few = (arithmetic.problems("hard", "train", count, seed=5) for count in (300, 100))
     assert many[:100] == few
 
 
-def test_seeds_differ():
+def test_other_seeds_give_other_problems():
     first, second = (arithmetic.problems("easy", "train", 200, seed) for seed in (0, 1))
     assert not {row["id"] for row in first} & {row["id"] for row in second}
     assert [row["question"] for row in first] != [row["question"] for row in second]
 
 
-def test_equal_in_every_process():
-    """Python's own string hash changes between processes; the problems must not."""
+def test_problems_are_the_same_in_every_process():
+    """Python's own hash of strings differs between processes; the problems must not depend on it."""
     program = (
         "import hashlib, json; from east.toy import arithmetic; "
         "rows = [arithmetic.problems(l, s, 200, 7) for l in ('easy', 'hard') for s in ('train', 'test')]; "
@@ -191,6 +191,6 @@ def test_equal_in_every_process():
 
 
 @pytest.mark.parametrize("arguments", [("medium", "train", 5), ("easy", "dev", 5), ("easy", "train", 0)])
-def test_bad_arguments_are_refused(arguments):
+def test_bad_arguments_are_an_error(arguments):
     with pytest.raises(ValueError, match="expected level easy or hard, split train or test, count at least"):
         arithmetic.problems(*arguments, seed=0)

@@ -13,7 +13,7 @@ import torch
 
 import train
 from east.checks import plain_trainer, split_invariance
-from east.checks.split_invariance import Split, curve_error, found_curve, found_gradient, gradient_error
+from east.checks.split_invariance import Split, curve_error, exported_gradient, gradient_error, logged_losses
 from east.run import config
 from east.run.config import Loss
 from east.run.loss_table import LOSSES, LossKind
@@ -88,12 +88,12 @@ def runs(tmp_path_factory, tiny_model):
 def test_it_trains_as_the_plain_trainer(runs, split):
     (gradient, curve), variants = runs
     first, second = variants[split]
-    assert gradient_error(found_gradient(first), gradient) < split_invariance.TOLERANCE
+    assert gradient_error(exported_gradient(first), gradient) < split_invariance.TOLERANCE
     # a rounding error d of a margin m changes (m - 1)^2 by 2 d / (m - 1), relatively: more than DPO's loss
-    assert curve_error(found_curve(second), curve) < 20 * split_invariance.TOLERANCE
+    assert curve_error(logged_losses(second), curve) < 20 * split_invariance.TOLERANCE
     weights = np.load(first.folder_of("weights") / "weights.npy")
     _, rows = schedule.step_rows(np.arange(len(weights)), 0, first.train.batch_size, first.train.seed)
-    assert found_curve(second)[0] == pytest.approx(weights[rows].mean(), rel=1e-4), "margins are 0: (0 - 1)^2 = 1"
+    assert logged_losses(second)[0] == pytest.approx(weights[rows].mean(), rel=1e-4), "margins are 0: (0 - 1)^2 = 1"
 
 
 @pytest.mark.parametrize(

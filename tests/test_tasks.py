@@ -1,4 +1,4 @@
-"""Questions, golds and prompts: the layouts that users have, and what is refused."""
+"""Questions, gold answers and prompts: the layouts of data sets, and errors."""
 
 import json
 import re
@@ -19,8 +19,8 @@ def write(path, rows):
 
 def test_gsm8k_original_jsonl(tmp_path):
     source = write(tmp_path / "t.jsonl", [{"question": "2+3?", "answer": "2+3=<<2+3=5>>5\n#### 5"}])
-    found, dropped = tasks.questions(Task(name="gsm8k", train=source), "train")
-    assert [(q["id"], q["question"], q["gold"]) for q in found] == [("gsm8k/train/0", "2+3?", "5")]
+    kept, dropped = tasks.questions(Task(name="gsm8k", train=source), "train")
+    assert [(q["id"], q["question"], q["gold"]) for q in kept] == [("gsm8k/train/0", "2+3?", "5")]
     assert dropped == {}
 
 
@@ -29,20 +29,21 @@ def test_math_gold_is_the_last_box_and_an_empty_one_is_counted(tmp_path):
         {"problem": "x?", "level": "Level 1", "type": "Algebra", "solution": r"So \boxed{1} or \boxed{\frac{1}{2}}."},
         {"problem": "y?", "level": "Level 2", "type": "Algebra", "solution": r"\boxed{}"},
     ]
-    found, dropped = tasks.questions(Task(name="math", test=write(tmp_path / "t.jsonl", rows)), "test")
-    assert [(q["gold"], q["meta"]) for q in found] == [(r"\frac{1}{2}", {"level": "Level 1", "type": "Algebra"})]
+    kept, dropped = tasks.questions(Task(name="math", test=write(tmp_path / "t.jsonl", rows)), "test")
+    assert [(q["gold"], q["meta"]) for q in kept] == [(r"\frac{1}{2}", {"level": "Level 1", "type": "Algebra"})]
     assert dropped == {"empty gold answer": 1}
 
 
-def test_any_jsonl_with_ids_and_rows(tmp_path):
+def test_jsonl_with_ids_and_a_range_of_rows(tmp_path):
     rows = [{"id": f"n{i}", "question": f"{i}?", "answer": i} for i in range(5)]
     task = Task(name="jsonl", train=write(tmp_path / "t.jsonl", rows), train_rows=(1, 3))
     assert [(q["id"], q["gold"]) for q in tasks.questions(task, "train")[0]] == [("n1", "1"), ("n2", "2")]
     assert [q["id"] for q in tasks.questions(task, "train", rows=(4, 5))[0]] == ["n4"]
 
 
-def test_a_shuffled_train_split_keeps_ids_and_its_parts_stay_apart(tmp_path):
-    """Rows sorted by subject: after shuffling, the held-out rows hold both; ids are the rows' own numbers."""
+def test_a_shuffled_train_split_keeps_ids_and_its_ranges_are_disjoint(tmp_path):
+    """The rows are sorted by type; after shuffling, held-out rows have both types. Ids have the number of the row
+    before shuffling."""
     rows = [{"question": f"q{i}", "answer": str(i), "type": "ab"[i // 20]} for i in range(40)]
     path = write(tmp_path / "m.jsonl", rows)
     task = Task(name="jsonl", train=str(path), test=str(path), shuffle=0)
@@ -58,7 +59,7 @@ def test_a_shuffled_train_split_keeps_ids_and_its_parts_stay_apart(tmp_path):
 
 @pytest.mark.parametrize(("name", "subset"), [("gsm8k", "main"), ("math", "algebra")])
 def test_hub_layout_through_datasets(tmp_path, name, subset, monkeypatch):
-    """A folder laid out as the hub's repository is read by the library as the hub's is."""
+    """A folder with the layout of the hub's repository, which `datasets` reads like the hub's."""
     monkeypatch.setattr(tasks, "MATH_SUBJECTS", ["algebra"])
     row = {"question": "2+3?", "answer": "#### 5"} if name == "gsm8k" else {"problem": "2+3?", "solution": r"\boxed{5}"}
     (tmp_path / subset).mkdir()
@@ -70,7 +71,7 @@ def test_hub_layout_through_datasets(tmp_path, name, subset, monkeypatch):
     assert raw == [row, row]
 
 
-def test_hub_name_that_cannot_be_fetched_is_one_line(monkeypatch):
+def test_a_hub_name_that_cannot_be_fetched_is_a_one_line_error(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ValueError, match="cannot load 'no-such/set' from the hub") as error:
         tasks.questions(Task(name="jsonl", train="no-such/set"), "train")
@@ -82,16 +83,16 @@ def test_hub_name_that_cannot_be_fetched_is_one_line(monkeypatch):
     [
         ([{"q": 1}], {}, r"row 0: found fields \['q'\], expected question"),
         ([{"question": "a", "answer": "1"}], {"train_rows": (0, 5)}, "rows 0:5 .* found 1 rows"),
-        ([{"id": 1, "question": "a", "answer": "1"}] * 2, {}, "the id '1' stands in 2 rows"),
+        ([{"id": 1, "question": "a", "answer": "1"}] * 2, {}, "found the id '1' in 2 rows"),
         ([{"question": "a", "answer": ""}], {}, "no question with a gold answer"),
     ],
 )
-def test_refusals(tmp_path, rows, change, message):
+def test_rows_that_cannot_be_used_are_an_error(tmp_path, rows, change, message):
     with pytest.raises(ValueError, match=message):
         tasks.questions(Task(name="jsonl", train=write(tmp_path / "t.jsonl", rows), **change), "train")
 
 
-def test_missing_source_is_named():
+def test_a_missing_source_is_an_error():
     with pytest.raises(ValueError, match="task.train is missing"):
         tasks.questions(Task(name="jsonl"), "train")
     with pytest.raises(ValueError, match="cannot read .*check the path"):
@@ -113,53 +114,53 @@ def test_prompt_is_the_chat_template_with_the_papers_system_prompt_and_one_bos(t
         "{{ date_string if date_string is defined else strftime_now('%d %b %Y') }}",
         "{{ strftime_now('%d %b %Y') }}",
     ],
-    ids=["Llama 3.1 and 3.2", "today, unasked"],
+    ids=["Llama 3.1 and 3.2", "always today"],
 )
-def test_template_that_prints_a_date_gets_the_frozen_one(tiny_model, line):
+def test_a_template_that_prints_a_date_gets_task_date(tiny_model, line):
     tokenizer = models.load_tokenizer(tiny_model)
     tokenizer.chat_template = line + tokenizer.chat_template
     assert tasks.render(tokenizer, "2+3?", Task())[0].startswith("26 Jul 2024")
     assert tasks.render(tokenizer, "2+3?", Task(date="1 Jan 2000"))[0].startswith("1 Jan 2000")
 
 
-def test_template_that_takes_no_system_message_says_what_to_set(tiny_model):
+def test_a_template_that_accepts_no_system_message_is_an_error(tiny_model):
     tokenizer = models.load_tokenizer(tiny_model)
     tokenizer.chat_template = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}x"
     with pytest.raises(ValueError, match="refuses the prompt .no system.*task.system_prompt=null"):
         tasks.render(tokenizer, "2+3?", Task())
 
 
-def test_two_bos_are_refused(tiny_model):
+def test_two_bos_are_an_error(tiny_model):
     tokenizer = models.load_tokenizer(tiny_model)
     tokenizer.chat_template = "{{ bos_token }}" + tokenizer.chat_template
     with pytest.raises(ValueError, match="two BOS"):
         tasks.render(tokenizer, "2+3?", Task())
 
 
-def test_tokenizer_without_template_takes_task_prompt_and_latex_braces(tiny_model):
+def test_a_tokenizer_without_template_uses_task_prompt_also_with_latex_braces(tiny_model):
     tokenizer = models.load_tokenizer(tiny_model)
     tokenizer.chat_template = None
-    with pytest.raises(ValueError, match="no chat template; give task.prompt"):
+    with pytest.raises(ValueError, match="no chat template; set task.prompt"):
         tasks.render(tokenizer, "2+3?", Task())
     text, ids = tasks.render(tokenizer, r"\frac{1}{2}?", Task(prompt="{system} Q: {question}\nA:"))
     assert text == SYSTEM_PROMPT + " Q: \\frac{1}{2}?\nA:"
     assert ids.count(tokenizer.bos_token_id) == 1
 
 
-@pytest.mark.skipif(not DATA.exists(), reason="needs the shared data folder beside the checkout")
+@pytest.mark.skipif(not DATA.exists(), reason="needs the folder shared/ next to the checkout")
 @pytest.mark.parametrize(
     ("name", "file", "count", "empty"), [("gsm8k", "gsm8k_train", 7473, 0), ("math", "math_train", 7500, 2)]
 )
 def test_real_files(name, file, count, empty):
-    """GSM8K train and MATH train as published; two MATH solutions hold an empty box."""
-    found, dropped = tasks.questions(Task(name=name, train=str(DATA / f"{file}.jsonl.gz")), "train")
-    assert (len(found), dropped) == (count - empty, {"empty gold answer": empty} if empty else {})
+    """GSM8K train and MATH train as published; two MATH solutions have an empty box."""
+    kept, dropped = tasks.questions(Task(name=name, train=str(DATA / f"{file}.jsonl.gz")), "train")
+    assert (len(kept), dropped) == (count - empty, {"empty gold answer": empty} if empty else {})
     if name == "gsm8k":
-        assert all(re.fullmatch(r"-?[\d,.]+", q["gold"]) for q in found)
+        assert all(re.fullmatch(r"-?[\d,.]+", q["gold"]) for q in kept)
 
 
-def test_a_bos_is_expected_only_of_a_tokenizer_that_adds_one(tmp_path):
-    """The same vocabulary with Llama's post-processor and without; a name alone asks for nothing."""
+def test_prompts_need_a_bos_only_if_the_tokenizer_adds_one(tmp_path):
+    """The same vocabulary with and without Llama's post-processor; a bos_token alone does not require a BOS."""
     from tokenizers import Tokenizer, processors
     from tokenizers import models as parts
     from transformers import PreTrainedTokenizerFast
@@ -167,14 +168,14 @@ def test_a_bos_is_expected_only_of_a_tokenizer_that_adds_one(tmp_path):
     plain = Tokenizer(parts.WordLevel({"<s>": 0, "a": 1, "</s>": 2}, unk_token="a"))
     adding = Tokenizer.from_str(plain.to_str())
     adding.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
-    found = {}
+    added = {}
     for name, tokenizer in (("plain", plain), ("adding", adding)):
         PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>").save_pretrained(
             tmp_path / name
         )
         (tmp_path / name / "config.json").write_text('{"model_type": "llama", "vocab_size": 3}')
-        found[name] = models.added_bos(models.load_tokenizer(tmp_path / name))
-    assert found == {"plain": None, "adding": 0}
+        added[name] = models.added_bos(models.load_tokenizer(tmp_path / name))
+    assert added == {"plain": None, "adding": 0}
     (tmp_path / "plain" / "generation_config.json").write_text("{")
-    with pytest.raises(ValueError, match=r"generation_config.json: not a JSON object; mend or remove"):
+    with pytest.raises(ValueError, match=r"generation_config.json: not a JSON object; fix or remove"):
         models.end_tokens(tmp_path / "plain", models.load_tokenizer(tmp_path / "plain"))

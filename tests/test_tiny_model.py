@@ -1,4 +1,4 @@
-"""The tiny model: a tokenizer that loses nothing, one BOS, single digits, a folder the real loaders take."""
+"""The tiny model: a tokenizer that can encode every text, one BOS, single digits, a folder that transformers loads."""
 
 import hashlib
 
@@ -38,11 +38,11 @@ def encode(tokenizer, text):
     "text",
     [PRINTABLE, "Zoë paid 3½ € for 12\u00a0“peas”\n\n  日本", "<unk> \\boxed{-7} 1,000.5", " 7  8 ", ""],
 )
-def test_every_text_survives_the_round_trip(tokenizer, text):
+def test_decoding_gives_every_text_back(tokenizer, text):
     assert tokenizer.decode(encode(tokenizer, text)) == text
 
 
-def test_problems_survive_the_round_trip_and_are_short(tokenizer):
+def test_decoding_gives_problems_back_and_they_have_few_tokens(tokenizer):
     for text in texts()[:200]:
         assert tokenizer.decode(encode(tokenizer, text)) == text
     question, solution = arithmetic.problems("easy", "test", 1, 0)[0]["question"], "12+30=42\n\\boxed{42}"
@@ -77,7 +77,7 @@ def test_the_template_writes_one_bos_and_ends_each_turn(tokenizer):
     assert tokenizer.apply_chat_template(answered, tokenize=False) == prompt + "5<|end|>"
 
 
-def test_an_unknown_role_is_refused(tokenizer):
+def test_an_unknown_role_is_an_error(tokenizer):
     with pytest.raises(jinja2.TemplateError, match="unknown role tool"):
         tokenizer.apply_chat_template([{"role": "tool", "content": "x"}])
 
@@ -104,7 +104,7 @@ def test_about_a_million_parameters_by_default(folder):
     assert 0.8e6 < count < 1.5e6
 
 
-def test_equal_arguments_write_equal_files_and_leave_the_global_generator_alone(tmp_path):
+def test_equal_arguments_write_equal_files_and_do_not_change_the_global_generator(tmp_path):
     digests = []
     for name, seed in (("first", 0), ("again", 0), ("other", 1)):
         torch.manual_seed(5)
@@ -119,6 +119,6 @@ def test_equal_arguments_write_equal_files_and_leave_the_global_generator_alone(
     assert {name for name in first if first[name] != other[name]} == {"model.safetensors"}
 
 
-def test_a_vocabulary_too_small_for_all_bytes_is_refused(tmp_path):
+def test_a_vocabulary_too_small_for_all_bytes_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="vocab_size: found 200, expected 264 or more"):
         tiny_model.make_tiny_model(tmp_path, ["a"], vocab_size=200)

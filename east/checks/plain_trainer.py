@@ -1,7 +1,7 @@
-"""A simple reference trainer that train.py is compared with: `east check --split-invariance`.
+"""A simple trainer with which train.py is compared: `east check --split-invariance`.
 
-One sequence at a time through transformers' own forward with all its logits, autograd, torch's AdamW, one process;
-the equations once more, written independently of `training/losses.py`, in float32.
+It runs one sequence at a time through transformers' own forward pass with full logits, autograd and PyTorch's AdamW, in
+one process and in float32. The loss equations are written here again, independently of `training/losses.py`.
 """
 
 import math
@@ -22,8 +22,9 @@ from east.training import schedule
 
 
 class Example(NamedTuple):
-    """One example. sums, ratios: lp_policy and lp_policy - lp_reference of its response (of a pair: chosen, rejected).
-    length: tokens of its response, mean_length: their mean over the step."""
+    """One example. sums, ratios: lp_policy and lp_policy - lp_reference of its response, [1]; of the chosen and the
+    rejected response of a pair, [2]. length: tokens of its (chosen) response; mean_length: their mean over the step.
+    z0: KTO's reference point, a scalar."""
 
     sums: Tensor
     ratios: Tensor
@@ -51,42 +52,42 @@ EQUATIONS: dict[str, Callable[[Example, Loss], Tensor]] = {"sft": _sft, "dpo": _
 
 
 def start(run: Config) -> Any:
-    """The policy before its first step."""
+    """The policy before the first step, in float32 on the CPU."""
     torch.manual_seed(run.train.seed)  # the adapter's first matrix, as in train.py
     folder = models.resolve(*run.starting_model)
     return models.load_policy(folder, dtype="float32", attention="sdpa", lora=run.model.lora)
 
 
 def train(run: Config, steps: int) -> tuple[dict[str, Tensor], list[float]]:
-    """(gradient of the first step, losses of `steps` steps). Every example is trained."""
+    """(gradient of the first step by parameter name, losses of `steps` steps). All examples of the run are trained."""
     t, device = run.train, torch.device("cuda" if torch.cuda.is_available() else "cpu")
     data = IndexedDataset(pipeline.at("dataset", run.folder_of("dataset")))
     weights = np.load(run.folder_of("weights") / "weights.npy")
-    column = np.zeros(len(data.sequences))
+    reference = np.zeros(len(data.sequences))
     if LOSSES[run.loss.name].needs_reference:
-        column = np.load(run.folder_of("reference") / "logprobs.npy")
+        reference = np.load(run.folder_of("reference") / "logprobs.npy")
     policy = start(run).to(device)
     trained = {name: p for name, p in policy.named_parameters() if p.requires_grad}
     decayed = [{"params": [p for p in trained.values() if p.ndim >= 2], "weight_decay": t.weight_decay}]
     others = [{"params": [p for p in trained.values() if p.ndim < 2], "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW([g for g in decayed + others if g["params"]], lr=t.lr, betas=t.betas, eps=t.eps)
-    first, curve = dict[str, Tensor](), []
+    gradient, losses = dict[str, Tensor](), []
     for step in range(steps):
         epoch, rows = schedule.step_rows(np.arange(len(data)), step, t.batch_size, t.seed)
-        curve.append(_backward(run, policy, data, weights, column, epoch, rows))
+        losses.append(_backward(run, policy, data, weights, reference, epoch, rows))
         if step == 0:
-            first = {name: p.grad.cpu().clone() for name, p in trained.items() if p.grad is not None}
+            gradient = {name: p.grad.cpu().clone() for name, p in trained.items() if p.grad is not None}
         torch.nn.utils.clip_grad_norm_(trained.values(), t.max_grad_norm)
         total = schedule.total_steps(len(data), t.batch_size, t.epochs)
         for group in optimizer.param_groups:
             group["lr"] = schedule.learning_rate(step, total, t.lr, t.warmup_ratio, t.schedule)
         optimizer.step()
         optimizer.zero_grad()
-    return first, curve
+    return gradient, losses
 
 
-def _backward(run: Config, policy: Any, data: Any, weights: Any, column: Any, epoch: int, rows: Any) -> float:
-    """Accumulate the gradient of one step, example by example; returns its loss."""
+def _backward(run: Config, policy: Any, data: Any, weights: Any, reference: Any, epoch: int, rows: Any) -> float:
+    """Accumulate the gradient of one step, example by example; returns the loss of the step."""
     loss, kind, examples = run.loss, LOSSES[run.loss.name], data.examples[rows]
     lengths = data.sequences["completion_length"]
     z0 = mean_perplexity = torch.tensor(0.0)
@@ -100,7 +101,7 @@ def _backward(run: Config, policy: Any, data: Any, weights: Any, column: Any, ep
     pairs = [[e["response"], e["rejected"]][: 1 + kind.pair] for e in examples]
     with torch.no_grad():
         if kind.mismatched:
-            log_ratios = [score(row)[0] - column[row] for row in data.kl[epoch % len(data.kl)][rows]]
+            log_ratios = [score(row)[0] - reference[row] for row in data.kl[epoch % len(data.kl)][rows]]
             z0 = torch.stack(log_ratios).mean().clamp(min=0)
         if loss.local_weight == "lw_p":
             mean_perplexity = torch.stack([perplexity(torch.stack([score(s)[0] for s in p]), p) for p in pairs]).mean()
@@ -108,7 +109,7 @@ def _backward(run: Config, policy: Any, data: Any, weights: Any, column: Any, ep
     for e, pair, row in zip(examples, pairs, rows, strict=True):
         scored = [score(s) for s in pair]
         sums = torch.stack([s for s, _ in scored])
-        ratios = sums - torch.tensor(column[pair], dtype=sums.dtype, device=sums.device)
+        ratios = sums - torch.tensor(reference[pair], dtype=sums.dtype, device=sums.device)
         mean_length = float(lengths[examples["response"]].mean())
         example = Example(sums, ratios, int(lengths[pair[0]]), mean_length, bool(e["desirable"]), z0)
         value = EQUATIONS[loss.name](example, loss)
@@ -123,8 +124,8 @@ def _backward(run: Config, policy: Any, data: Any, weights: Any, column: Any, ep
 
 
 def _logprob(policy: Any, prompt: Any, completion: Any) -> tuple[Tensor, Tensor]:
-    """(log pi(completion | prompt), sum_t log(pi(y_t) / sum_v pi(v)^2) without gradient) from all the logits."""
+    """(log pi(completion | prompt), sum_t log(pi(y_t) / sum_v pi(v)^2) without gradient), from the full logits."""
     ids = torch.tensor(np.concatenate([prompt, completion]).astype(np.int64), device=policy.device)
     logprobs = policy(input_ids=ids[None]).logits[0, len(prompt) - 1 : -1].log_softmax(dim=1)
-    own = logprobs.gather(1, ids[len(prompt) :, None]).squeeze(1)
-    return own.sum(), (own - (2 * logprobs).logsumexp(dim=1)).detach().sum()
+    of_targets = logprobs.gather(1, ids[len(prompt) :, None]).squeeze(1)
+    return of_targets.sum(), (of_targets - (2 * logprobs).logsumexp(dim=1)).detach().sum()

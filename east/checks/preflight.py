@@ -1,4 +1,5 @@
-"""Look at a run before a GPU is spent on it: files, prompts, tokens, weights, steps, memory."""
+"""`east check`: checks a run before it uses a GPU, and prints its questions, prompts, examples, weights, steps and
+memory."""
 
 import collections
 from pathlib import Path
@@ -18,11 +19,11 @@ from east.run.loss_table import LOSSES
 from east.sampling import engine_interface, engines, samples
 from east.training import schedule
 
-SHOWN = 2
+SHOWN = 2  # examples that are printed
 
 
 def run(config: Config) -> None:
-    """Print what the run would do. Raises ValueError for the first thing that would stop it."""
+    """Print what the run would do. Raises ValueError for the first problem that would stop it."""
     start = models.resolve(*config.starting_model)
     tokenizer = models.load_tokenizer(start)
     questions, dropped = tasks.questions(config.task, "train")
@@ -45,36 +46,37 @@ def run(config: Config) -> None:
 
 
 def evaluation(config: Config, trained: set[str]) -> None:
-    """Count the questions that `evaluate` would ask, and those that are trained on, too."""
+    """Print the number of questions that `east evaluate` uses, and how many of them are also trained on."""
     if config.task.name == "jsonl" and config.eval.split == "test" and config.task.test is None:
-        return print("evaluation: task.test is not set, `evaluate` will ask for it")
+        return print("evaluation: task.test is not set, and `east evaluate` needs it")
     tests, dropped = tasks.questions(config.task, config.eval.split, config.eval.rows)
     print(f"evaluation: {len(tests)} {config.eval.split} questions (left out: {dropped or 'none'})")
-    if both := len(trained & {q["question"] for q in tests}):
-        print(f"    WARNING: {both} of them are trained on")
+    if overlap := len(trained & {q["question"] for q in tests}):
+        print(f"    WARNING: {overlap} of them are also trained on")
 
 
 def sampling(config: Config, start: Path) -> None:
-    """Where responses come from. Raises ValueError where the engine or the file is not there, or nothing would fit."""
+    """Print where responses come from. Raises ValueError when the engine is not installed, when the file of imported
+    responses does not exist, or when sampling.max_model_len exceeds the model's limit."""
     s = config.sampling
     if s.responses:
         if not (Path(s.responses).is_file() or pipeline.samples(config).exists()):
             raise ValueError(f"sampling.responses: found no file {s.responses}; give a .jsonl or .jsonl.gz")
         return print(f"responses: {s.responses}")
     limit = engine_interface.context_limit(start, s)
-    print(f"responses: {s.n} a question by {engines.resolve(s.engine)}, {s.max_tokens} tokens at most, prompt and "
-          f"response {limit}")  # fmt: skip
+    print(f"responses: {s.n} per question by {engines.resolve(s.engine)}, of at most {s.max_tokens} tokens; prompt and "
+          f"response together at most {limit}")  # fmt: skip
 
 
 def before_index(config: Config, model: str) -> None:
-    """Check samples/ and graded/ against the run and the model's digest, as `index` will, and name the first stage
-    that is missing."""
+    """Check samples/ and graded/ against the run and the digest of its model, as `east index` does, and print the first
+    stage that is missing."""
     samples = pipeline.samples(config, model=model)
     if missing(samples):
         return
-    drawn = samples.open()
-    summaries.show("samples", samples.folder, drawn.summary)
-    graded = pipeline.graded(config, drawn.fingerprint)
+    sampled = samples.open()
+    summaries.show("samples", samples.folder, sampled.summary)
+    graded = pipeline.graded(config, sampled.fingerprint)
     if missing(graded):
         return
     summaries.show("graded", graded.folder, graded.open().summary)
@@ -82,63 +84,73 @@ def before_index(config: Config, model: str) -> None:
 
 
 def missing(artifact: Artifact) -> bool:
-    """Whether a folder of the run is not complete; then says how it is made."""
+    """Whether a folder of the run is missing or not complete; if so, print the command that makes it."""
     if artifact.exists():
         return False
-    print(f"{artifact.kind}: not there yet; make it with `{artifact.command}`, then check again")
+    print(f"{artifact.kind}: missing; make it with `{artifact.command}`, then check again")
     return True
 
 
 def audit(dataset: indexed_dataset.IndexedDataset, tokenizer: Any, start: Path) -> None:
-    """Hold every stored sequence to the token contract. Raises ValueError for the first that breaks it."""
+    """Check that every stored sequence keeps the token contract and fits into the model's context.
+
+    Raises ValueError for the first that does not.
+    """
     ends, bos = set(models.end_tokens(start, tokenizer)), models.added_bos(tokenizer)
-    found: collections.Counter[str] = collections.Counter()
+    counts: collections.Counter[str] = collections.Counter()
     for row in range(len(dataset.sequences)):
         prompt, completion = dataset.prompt(row), dataset.completion(row)
         if fault := examples.token_fault(prompt.tolist(), completion.tolist(), bos, ends):
             raise ValueError(f"{dataset.folder}: sequence {row}: {fault}")
-        found["end token trained" if completion[-1] in ends else "cut, not taught to stop"] += 1
+        counts["with an end token" if completion[-1] in ends else "cut, without an end token"] += 1
     lengths = dataset.sequences["prompt_length"] + dataset.sequences["completion_length"]
     limit = transformers.AutoConfig.from_pretrained(start).get_text_config().max_position_embeddings
     if lengths.max() > limit:
-        raise ValueError(f"a sequence of {lengths.max()} tokens exceeds the model's {limit}; lower examples.max_length")
+        raise ValueError(
+            f"{dataset.folder}: found a sequence of {lengths.max()} tokens, expected at most {limit}, the model's "
+            "limit; lower examples.max_length"
+        )
     print(f"dataset: {len(dataset)} examples, {len(lengths)} sequences, {int(lengths.mean())} tokens on average, "
-          f"{lengths.max()} at most; {dict(found)}")  # fmt: skip
+          f"{lengths.max()} at most; {', '.join(f'{count} {kind}' for kind, count in counts.items())}")  # fmt: skip
 
 
 def audit_source(dataset: indexed_dataset.IndexedDataset, tokenizer: Any, start: Path, config: Config) -> None:
-    """Hold every stored token to samples/: what was sampled is what is trained. Raises ValueError where it is not.
+    """Compare every stored token with samples/: the tokens that are trained must be those that were sampled. Raises
+    ValueError for the first sequence that differs.
 
-    Proves equality with the ids on disk, prompts included, while samples/ is what the dataset was made from; that
-    the engine was given those ids is `samples.draw`'s to keep.
+    Prompts and completions are compared with the ids in samples/, as long as this is the folder that the dataset was
+    made from. That the engine was given these prompt ids is not checked here; `sampling.draw` sends what it writes.
     """
     artifact = pipeline.at("samples", config.folder_of("samples"))
     source, made_from = artifact.folder, dataset.manifest.inputs["samples"]
     if not artifact.exists() or artifact.open().fingerprint != made_from:
-        print(f"tokens: {source} is not what the dataset was made from (any more); they were compared with no sample")
+        print(f"tokens: not compared with {source}, which is missing or not the one that the dataset was made from")
         return
     ends, stops = set(models.end_tokens(start, tokenizer)), bool(config.sampling.stop)
-    sequences, place = np.array(dataset.sequences), {id_: i for i, id_ in enumerate(dataset.question_ids())}
+    sequences, index = np.array(dataset.sequences), {id_: i for i, id_ in enumerate(dataset.question_ids())}
     order = np.argsort(sequences["question"], kind="stable")
-    bounds = np.searchsorted(sequences["question"][order], np.arange(len(place) + 1))
-    held, bos = 0, models.added_bos(tokenizer)
-    for drawn in tqdm(samples.read(artifact), desc="check", unit="question"):
-        examples.check_tokens(drawn, bos, ends, stops)
-        question = place.get(drawn["question"])
+    bounds = np.searchsorted(sequences["question"][order], np.arange(len(index) + 1))
+    compared, bos = 0, models.added_bos(tokenizer)
+    remake = f"delete it and run `{pipeline.COMMANDS['dataset']}`"
+    for sampled in tqdm(samples.read(artifact), desc="check", unit="question"):
+        examples.check_tokens(sampled, bos, ends, stops)
+        question = index.get(sampled["question"])
         for row in [] if question is None else order[bounds[question] : bounds[question + 1]]:
-            held += 1
+            compared += 1
             sample = sequences["sample"][row]
-            same = dataset.prompt(row).tolist() == drawn["prompt_tokens"]
-            if not same or (sample >= 0 and dataset.completion(row).tolist() != drawn["tokens"][sample]):
-                raise ValueError(f"{dataset.folder}: sequence {row} is not what {source} holds; make the index again")
-    own = sequences["sample"] >= 0  # the others, KTO's mismatched pairs, point to another sequence's completion
-    if held != len(sequences) or not np.isin(sequences["completion_offset"], sequences["completion_offset"][own]).all():
-        raise ValueError(f"{dataset.folder}: holds sequences that {source} does not; make the index again")
-    print(f"tokens: prompts and completions of all {held} sequences are those of {source}")
+            same = dataset.prompt(row).tolist() == sampled["prompt_tokens"]
+            if not same or (sample >= 0 and dataset.completion(row).tolist() != sampled["tokens"][sample]):
+                raise ValueError(f"{dataset.folder}: the tokens of sequence {row} differ from {source}; {remake}")
+    own = sequences["sample"] >= 0  # the others are KTO's mismatched pairs, with the completion of another sequence
+    known = np.isin(sequences["completion_offset"], sequences["completion_offset"][own])
+    if compared != len(sequences) or not known.all():
+        raise ValueError(f"{dataset.folder}: found sequences that are not in {source}; {remake}")
+    print(f"tokens: prompts and completions of all {compared} sequences are those of {source}")
 
 
 def audit_columns(dataset: indexed_dataset.IndexedDataset, model: str, config: Config) -> None:
-    """Hold weights/ and reference/ to dataset and model as training does. Raises ValueError as `columns.load`."""
+    """Check that weights/ and reference/ belong to dataset and model, as training does, and print their summaries.
+    Raises ValueError as `training_data.load` does."""
     weights = pipeline.weights(config, dataset.fingerprint)
     if not missing(weights):
         _, kept, manifest = training_data.weights(config, dataset)
@@ -155,7 +167,7 @@ def audit_columns(dataset: indexed_dataset.IndexedDataset, model: str, config: C
 
 
 def show(dataset: indexed_dataset.IndexedDataset, tokenizer: Any, row: int) -> None:
-    """One example as text; what is trained stands between >>> and <<<, special tokens included."""
+    """Print the responses of an example with special tokens; what is trained is between >>> and <<<."""
     example = dataset.examples[row]
     names = {"response": "chosen" if example["rejected"] >= 0 else "response", "rejected": "rejected"}
     for field, name in names.items():
@@ -165,21 +177,22 @@ def show(dataset: indexed_dataset.IndexedDataset, tokenizer: Any, row: int) -> N
 
 
 def memory(config: Config, start: Path, zero: dict[str, Any]) -> str:
-    """A floor of the memory per rank, in MiB: weights, gradients, optimizer state; activations come on top."""
+    """A line with the memory per rank in MiB for weights, gradients and optimizer state; activations need more."""
     with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.from_pretrained(start))
+        shape = transformers.AutoConfig.from_pretrained(start)
+        model = transformers.AutoModelForCausalLM.from_config(shape)  # type: ignore[no-untyped-call]  # transformers
         whole = sum(p.numel() for p in model.parameters())
         if config.model.lora:
             model = models.with_lora(model, config.model.lora)
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     half = config.train.dtype == "bfloat16"
     stage = zero.get("stage", 0)
-    state = trained * (12 if half else 8)  # two AdamW moments, and a master copy under bf16, fp32
+    state = trained * (12 if half else 8)  # in fp32: the two moments of AdamW, and with bf16 a copy of the weights
     parts = {"weights": whole * (2 if half else 4), "gradients": trained * 4, "optimizer": state}
-    shared = {"weights": stage >= 3, "gradients": stage >= 2, "optimizer": stage >= 1}
-    off = {"weights": zero.get("offload_param"), "optimizer": zero.get("offload_optimizer")}
-    rows = [
-        f"{name} {size / 2**20:,.0f}{' / ranks' if shared[name] else ''}{' on the CPU' if off.get(name) else ''}"
+    sharded = {"weights": stage >= 3, "gradients": stage >= 2, "optimizer": stage >= 1}
+    offloaded = {"weights": zero.get("offload_param"), "optimizer": zero.get("offload_optimizer")}
+    terms = [
+        f"{name} {size / 2**20:,.0f}{' / ranks' if sharded[name] else ''}{' on the CPU' if offloaded.get(name) else ''}"
         for name, size in parts.items()
     ]
-    return f"memory per rank (MiB, {trained:,} of {whole:,} parameters trained): {', '.join(rows)}; activations on top"
+    return f"memory per rank in MiB, {trained:,} of {whole:,} parameters trained: {', '.join(terms)}, plus activations"

@@ -1,1 +1,1 @@
-"""Arithmetic problems and a tiny model: stand-ins for a laptop."""
+"""Arithmetic problems and a tiny model, with which the whole method runs on a laptop."""

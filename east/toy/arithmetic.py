@@ -1,14 +1,15 @@
-r"""Arithmetic word problems made by a seeded generator: small stand-ins for GSM8K (`easy`) and MATH (`hard`).
+r"""Arithmetic word problems from a seeded generator: small substitutes for GSM8K (`easy`) and MATH (`hard`).
 
-A `Kind` is data: how its numbers are drawn, several ways to say it and several ways to solve it. A calculation,
-the kind and its sorted numbers, belongs by its hash to one of six shares. The test split draws from the first, the
-thousands of the train split take turns with the other five, and no thousand has a calculation twice. So 1,000 test
-problems are 1,000 calculations, which no wording of a train problem asks for; and any five thousands of train
-problems in a row are 5,000 calculations: rows that teach, train and choose share none.
+A `Kind` is data: the ranges of its numbers, several wordings of its question and several ways to solve it. A
+calculation is a kind with its sorted numbers; its hash assigns it to one of six shares. The test split draws from the
+first share. Each thousand problems of the train split draw from one of the other five, in turn. No thousand has a
+calculation twice. So 1,000 test problems are 1,000 different calculations, none of which is in the train split; and any
+five successive thousands of train problems are 5,000 different calculations, so that the rows that teach the model, the
+rows that it is trained on and the rows by which settings are chosen can have no calculation in common.
 
-A tiny model taught on few problems errs in two ways. Stubbornly: a sum it holds for true, or a number or
-operation it takes from a wording it has rarely seen, comes back in most of its responses. And scatteredly:
-it slips in a digit, differently each time.
+A tiny model that was taught on few problems makes two sorts of errors. Systematic ones: a wrong sum, or a number or
+operation misread in a rare wording, occurs in most of its responses to a question. And random ones: a wrong digit,
+different in each response.
 """
 
 import random
@@ -23,16 +24,16 @@ DISTRACTORS = (
     "It is day {x} of the month.",
     "{name} lives in house {x}.",
 )
-BLOCK = 1000  # problems in a row that draw from one share
-RESULTS = "pqrs"  # the names of the first, second, ... result of a solution
+BLOCK = 1000  # successive problems that draw from one share
+RESULTS = "pqrs"  # names of the first, second, ... result of a solution
 
 
 class Kind(NamedTuple):
-    """One kind of problem. A way such as "a*b p-c" is a list of steps: p = a*b, then q = p-c."""
+    """One kind of problem. ways: solutions as lists of steps; "a*b p-c" is p = a*b, then q = p-c."""
 
     name: str
     level: str
-    share: int  # how often the kind is drawn, relative to the others of its level
+    share: int  # relative frequency among the kinds of its level
     numbers: dict[str, tuple[int, int]]  # inclusive range of each number
     ways: tuple[str, ...]
     wordings: tuple[str, ...]
@@ -145,11 +146,11 @@ KINDS = (
         ),
     ),
 )  # fmt: skip
-DISTRACTED = {"easy": 0.1, "hard": 0.25}  # share of problems that carry a number that does not matter
+DISTRACTED = {"easy": 0.1, "hard": 0.25}  # share of problems with a sentence whose number is not needed
 
 
 def solve(way: str, numbers: dict[str, int]) -> tuple[list[str], int] | None:
-    """The lines ("3*4=12") of one way and its last result; None if a result is not a positive integer."""
+    """(lines such as "3*4=12", last result) of one way; None if a result is not a positive integer."""
     known, lines = dict(numbers), []
     for name, step in zip(RESULTS, way.split(), strict=False):
         left, operator, right = known[step[0]], step[1], known.get(step[2]) or int(step[2])
@@ -164,26 +165,26 @@ def solve(way: str, numbers: dict[str, int]) -> tuple[list[str], int] | None:
 
 
 def share_of(kind: Kind, numbers: dict[str, int]) -> int:
-    """Share of a calculation, from 0 to SHARES - 1, equal on every machine."""
+    """Share of a calculation, from 0 to SHARES - 1, the same on every machine."""
     return zlib.crc32(calculation(kind, numbers).encode()) % SHARES
 
 
 def share_drawn(split: str, row: int) -> int:
-    """Share that the problem in a row of a split is drawn from: 0 for test, 1 to SHARES - 1 in turn for train."""
+    """Share from which the problem of a row is drawn: 0 for test, 1 to SHARES - 1 in turn for train."""
     return 0 if split == "test" else 1 + row // BLOCK % (SHARES - 1)
 
 
 def calculation(kind: Kind, numbers: dict[str, int]) -> str:
-    """What a problem asks for, without its wording: the kind and its numbers in sorted order."""
+    """The calculation of a problem, independent of its wording: the kind and its numbers in sorted order."""
     return f"{kind.name} {sorted(numbers.values())}"
 
 
 def problems(level: str, split: str, count: int, seed: int) -> list[dict[str, str]]:
     r"""The first `count` problems of a level and split: id, question, answer, solution, level, type.
 
-    `answer` is a plain integer as text; `solution` ends in `\boxed{answer}`. No question stands twice, no
-    calculation twice within a thousand problems or, in the train split, within five thousands in a row. Equal
-    arguments give equal problems on every machine, and a larger count begins with the problems of a smaller.
+    `answer` is an integer as text; `solution` ends in `\boxed{answer}`. No two problems have the same question. No two
+    of a thousand, or in the train split of five successive thousands, have the same calculation. Equal arguments give
+    equal problems on every machine, and a larger count begins with the problems of a smaller one.
     Raises ValueError for an unknown level or split, or a count below one.
     """
     if level not in DISTRACTED or split not in ("train", "test") or count < 1:
@@ -194,34 +195,35 @@ def problems(level: str, split: str, count: int, seed: int) -> list[dict[str, st
     rng = random.Random(f"{level} {split} {seed}")
     kinds = [kind for kind in KINDS if kind.level == level]
     shares = [kind.share for kind in kinds]
-    found: dict[str, dict[str, str]] = {}
+    rows: dict[str, dict[str, str]] = {}  # by question
     seen: set[str] = set()  # calculations of this thousand
-    while len(found) < count:
-        share = share_drawn(split, len(found))
+    while len(rows) < count:
+        share = share_drawn(split, len(rows))
         kind = rng.choices(kinds, shares)[0]
         numbers = {name: rng.randint(*bounds) for name, bounds in kind.numbers.items()}
         solved = [s for way in kind.ways if (s := solve(way, numbers))]
         if len(solved) < len(kind.ways) or share_of(kind, numbers) != share or calculation(kind, numbers) in seen:
             continue
         lines, answer = rng.choice(solved)
-        question = _say(kind, numbers, rng)
+        question = _word(kind, numbers, rng)
         row = {
-            "id": f"arithmetic/{level}/{split}/{seed}/{len(found)}",
+            "id": f"arithmetic/{level}/{split}/{seed}/{len(rows)}",
             "question": question,
             "answer": str(answer),
             "solution": "\n".join([*lines, rf"\boxed{{{answer}}}"]),
             "level": level,
             "type": kind.name,
         }
-        if question not in found:
-            found[question] = row
+        if question not in rows:
+            rows[question] = row
             seen.add(calculation(kind, numbers))
-            if len(found) % BLOCK == 0:
+            if len(rows) % BLOCK == 0:
                 seen.clear()
-    return list(found.values())
+    return list(rows.values())
 
 
-def _say(kind: Kind, numbers: dict[str, int], rng: random.Random) -> str:
+def _word(kind: Kind, numbers: dict[str, int], rng: random.Random) -> str:
+    """The question of a problem, in one of its kind's wordings."""
     name, other, third = rng.sample(NAMES, 3)
     wording = rng.choice(kind.wordings)
     if rng.random() < DISTRACTED[kind.level]:

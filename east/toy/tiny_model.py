@@ -1,7 +1,7 @@
-"""An untrained Llama of about a million parameters, with a tokenizer and a chat template of its own.
+"""An untrained Llama of about a million parameters, with its own tokenizer and chat template.
 
-It stands in for a pretrained model where none can be fetched: the quickstart teaches it, the tests drive the
-real engines with it. Both `AutoModelForCausalLM` and vLLM load the folder.
+It replaces a pretrained model where none can be downloaded: the quickstart teaches it arithmetic, and the tests run the
+engines with it. Both `AutoModelForCausalLM` and vLLM load its folder.
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from east.run.config import SYSTEM_PROMPT
 
 BOS, EOS, PAD = "<|begin|>", "<|end|>", "<|pad|>"
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
-# The system prompt stands in front of every question: as one token it costs next to nothing.
+# The system prompt is part of every prompt: as a single token it costs almost nothing.
 PHRASES = (SYSTEM_PROMPT, "\\boxed{")
 CHAT_TEMPLATE = (
     "{{- bos_token }}"
@@ -33,15 +33,17 @@ CHAT_TEMPLATE = (
 def make_tokenizer(
     texts: Iterable[str], *, vocab_size: int = 512, phrases: tuple[str, ...] = PHRASES
 ) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer trained on `texts`: nothing is unknown to it, and a digit is one token.
+    """A byte-level BPE tokenizer trained on `texts`: no text is unknown to it, and each digit is a token.
 
-    Merges stay within a word, with the space before it. Each of `phrases` is one token. At most `vocab_size`
-    tokens, which must hold the 256 bytes, the 6 special tokens and the phrases (ValueError).
+    Merges are within a word and the space before it. Each of `phrases` is one token. At most `vocab_size` tokens.
+    Raises ValueError if these are fewer than the 256 bytes, the 6 special tokens and the phrases.
     """
     special = [BOS, EOS, PAD, *ROLES]
     smallest = 256 + len(special) + len(phrases)
     if vocab_size < smallest:
-        raise ValueError(f"vocab_size: found {vocab_size}, expected {smallest} or more (bytes, phrases ...)")
+        raise ValueError(
+            f"vocab_size: found {vocab_size}, expected {smallest} or more (bytes, special tokens, phrases); raise it"
+        )
     bpe = tokenizers.Tokenizer(models.BPE())
     words = tokenizers.Regex(r"\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]|\s")
     bpe.pre_tokenizer = pre_tokenizers.Sequence([
@@ -54,7 +56,7 @@ def make_tokenizer(
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     ))  # fmt: skip
     bpe.add_tokens([tokenizers.AddedToken(phrase, normalized=False) for phrase in phrases])
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]  # transformers
         tokenizer_object=bpe, bos_token=BOS, eos_token=EOS, pad_token=PAD,
         additional_special_tokens=list(ROLES), chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
@@ -76,8 +78,8 @@ def make_tiny_model(
 ) -> int:
     """Write a tokenizer trained on `texts` and a random Llama (float32, tied embeddings) to a folder.
 
-    Returns the number of parameters. The same arguments write the same files. PyTorch's own generator is left
-    as it was.
+    Returns the number of parameters. The same arguments write the same files. The state of PyTorch's global generator
+    is not changed. Raises ValueError as `make_tokenizer` does.
     """
     tokenizer = make_tokenizer(texts, vocab_size=vocab_size, phrases=phrases)
     config = LlamaConfig(
@@ -89,14 +91,14 @@ def make_tiny_model(
         num_key_value_heads=heads,
         max_position_embeddings=max_positions,
         tie_word_embeddings=True,
-        initializer_range=0.06,  # the usual 0.02 is for wide layers: a narrow model then learns half as fast
+        initializer_range=0.06,  # with the usual 0.02, which suits wide layers, a narrow model learns half as fast
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = LlamaForCausalLM(config)
+        model = LlamaForCausalLM(config)  # type: ignore[no-untyped-call]  # transformers
     model.save_pretrained(out_dir)
     tokenizer.save_pretrained(out_dir)
     return model.num_parameters()

@@ -146,14 +146,14 @@ def test_an_excerpt_of_drawn_responses_is_trained_too(tmp_path, tiny_model):
     imported = config.parse(settings(tmp_path, tiny_model))
     whole = imported.model_copy(update={"sampling": imported.sampling.model_copy(update={"responses": None})})
     write_run(whole, tiny_model, model="digest")
-    ours = split_invariance.excerpt(whole, tmp_path / "excerpt")
-    assert pipeline.dataset(ours, model="digest").open().inputs == {"model": "digest"}
+    excerpt = split_invariance.excerpt(whole, tmp_path / "excerpt")
+    assert pipeline.dataset(excerpt, model="digest").open().inputs == {"model": "digest"}
     with pytest.raises(ValueError, match='model: found "digest", expected "another"'):
-        pipeline.dataset(ours, model="another").open()
+        pipeline.dataset(excerpt, model="another").open()
 
 
 def test_errors_by_hand():
-    """a = (3, 4) with error (0.5, 0): 0.5 / 5. b = (0, 0) with error 0.01, relative to 1e-3 of the norm of both, 5: 2."""
+    """a = (3, 4) with error (0.5, 0): 0.5 / 5. b = (0, 0) with error 0.01, relative to 1e-3 of the norm 5 of all: 2."""
     expected = {"a": torch.tensor([3.0, 4.0]), "b": torch.zeros(2)}
     assert gradient_error({**expected, "a": torch.tensor([3.5, 4.0])}, expected) == pytest.approx(0.1)
     assert gradient_error({**expected, "b": torch.tensor([0.0, 0.01])}, expected) == pytest.approx(2.0)

@@ -18,7 +18,7 @@ GROUP = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}
 
 @pytest.fixture(scope="module", autouse=True)
 def no_process_group_left():
-    """Training in this process joins a group; programs that later modules start must not take it for theirs."""
+    """Training in this process joins a process group; programs that later tests start must not join it."""
     yield
     for name in GROUP:
         os.environ.pop(name, None)
@@ -167,7 +167,7 @@ def free_port() -> int:
 
 
 def environment() -> dict[str, str]:
-    """Ours, without the process group that training in this process has joined."""
+    """This process's environment, without the process group that training has joined."""
     return {**{k: v for k, v in os.environ.items() if k not in GROUP}, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 

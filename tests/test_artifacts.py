@@ -94,7 +94,7 @@ def test_claimed_folder_is_not_taken_over(tmp_path):
 
 
 def test_full_disk_is_one_clear_line_and_earlier_files_stay(tmp_path):
-    """The file-size limit of the process stands in for a full disk: writing beyond it is the same OSError path."""
+    """A limit on the file size acts as a full disk: writing beyond it raises OSError, too."""
     import resource
     import signal
 

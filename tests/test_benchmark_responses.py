@@ -1,4 +1,4 @@
-"""The benchmark that asks whether wrong answers agree and right ones stand on right steps."""
+"""The benchmark that counts agreeing wrong answers and right answers with right steps."""
 
 import json
 import subprocess

@@ -7,17 +7,17 @@ from east.report import document, run_table
 
 
 def test_compare_counts_flips_both_ways_and_refuses_other_questions():
-    ours, theirs = {"a": True, "b": False, "c": True}, {"a": False, "b": True, "c": True}
-    found = compare.compare(ours, theirs)
-    assert (found["only_this_right"], found["only_other_right"], found["difference"]) == (1, 1, 0)
+    verdicts, baseline = {"a": True, "b": False, "c": True}, {"a": False, "b": True, "c": True}
+    comparison = compare.compare(verdicts, baseline)
+    assert (comparison["only_this_right"], comparison["only_other_right"], comparison["difference"]) == (1, 1, 0)
     with pytest.raises(ValueError, match=r"answer different questions \(3 and 1, 1 in common\)"):
-        compare.compare(ours, {"a": True})
+        compare.compare(verdicts, {"a": True})
 
 
 def test_groups_have_their_own_interval():
     verdicts = {"a": True, "b": False, "c": True}
-    found = compare.by_group(verdicts, {"a": {"level": 1}, "b": {"level": 1}, "c": {"level": 2}})
-    assert found["level"]["1"]["accuracy"] == 0.5 and found["level"]["2"]["n"] == 1
+    comparison = compare.by_group(verdicts, {"a": {"level": 1}, "b": {"level": 1}, "c": {"level": 2}})
+    assert comparison["level"]["1"]["accuracy"] == 0.5 and comparison["level"]["2"]["n"] == 1
 
 
 def test_table_puts_the_backbone_first_and_shows_the_paired_test():

@@ -58,7 +58,7 @@ def test_commands_exist(page):
 
 @pages
 def test_files_exist(page):
-    """Paths in code that begin with a folder of the repository; capitals stand for a name (configs/X.yaml)."""
+    """Paths in code that begin with a folder of the repository; capitals are placeholders (configs/X.yaml)."""
     path = r"(?<![\w/.-])(?:east|configs|ds_configs|docs|benchmarks|tests|requirements)/[\w./-]*\w"
     paths = {found for text in code(page) for found in re.findall(path, text)}
     missing = {found for found in paths if found.islower() and not (ROOT / found).exists()}

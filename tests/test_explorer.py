@@ -45,12 +45,12 @@ def test_missing_strategies_are_computed_at_the_exponent_nearest_to_1(folder):
     made_study.write_weights(folder, "sft", [("entropy", 3.0), ("entropy", 2.0), ("accuracy", 3.0), ("uniform", 1.0)])
     graded = weights_by_question.graded_rows(folder / "graded")
     folders = sorted((folder / "weights" / "sft").iterdir())
-    columns, (ours, theirs) = weights_by_question.with_pair(folders, graded)
-    assert [columns[k].label for k in (ours, theirs)] == ["sft: entropy a = 3", "sft: accuracy a = 3"]
-    columns, (ours, theirs) = weights_by_question.with_pair([f for f in folders if "entropy" in f.name], graded)
-    labels = [columns[k].label for k in (ours, theirs)]
+    columns, (first, second) = weights_by_question.with_pair(folders, graded)
+    assert [columns[k].label for k in (first, second)] == ["sft: entropy a = 3", "sft: accuracy a = 3"]
+    columns, (first, second) = weights_by_question.with_pair([f for f in folders if "entropy" in f.name], graded)
+    labels = [columns[k].label for k in (first, second)]
     assert labels == ["sft: entropy a = 2", "sft: accuracy a = 2 (computed for this page)"]
-    assert columns[theirs].weights == {"q/0": 1.0}  # one trained question: its weight is the mean
+    assert columns[second].weights == {"q/0": 1.0}  # one trained question: its weight is the mean
 
 
 def test_a_histogram_of_many_exponents_keeps_the_main_one_and_1(folder):
@@ -64,7 +64,7 @@ def test_a_histogram_of_many_exponents_keeps_the_main_one_and_1(folder):
 
 
 def test_an_exponent_found_by_the_stage_is_named(folder):
-    """a: auto stands in the settings, what it found in the summary."""
+    """a: auto is in the settings, its exponent in the summary."""
     made_study.write_weights(folder, "sft", [("entropy", 1.0)])
     (place,) = (folder / "weights" / "sft").iterdir()
     manifest = json.loads((place / "manifest.json").read_text())

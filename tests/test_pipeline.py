@@ -109,7 +109,7 @@ def test_report_lists_every_result(rounds, tmp_path):
 
 
 def test_report_marks_a_result_whose_model_has_changed(tmp_path, tiny_model):
-    """Retrained after its evaluation: the old accuracy does not stand for the new model."""
+    """Retrained after its evaluation: the accuracy is of the old model and is marked as stale."""
     result = {"model": str(tiny_model), "fingerprints": {"model": "another", "graded": None}}
     assert run_results.stale(result, tmp_path)
     result["fingerprints"]["model"] = artifacts.model_digest(tiny_model)

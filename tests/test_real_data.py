@@ -59,19 +59,19 @@ def test_real_responses_train_a_model(real, tiny_model, loss):
     weights = np.load(found.folder_of("weights") / "weights.npy")
     assert weights.mean() == pytest.approx(1, abs=1e-12) and len(weights) == len(dataset)
     graded = folder_of("graded", found.folder_of("graded")).open().summary
-    theirs = [json.loads(line)["accuracy"] for line in (DATA / "math_cot_100_entropy_reference.jsonl").open()]
+    stored = [json.loads(line)["accuracy"] for line in (DATA / "math_cot_100_entropy_reference.jsonl").open()]
     assert graded["responses"] == 800
-    assert graded["accuracy"] == pytest.approx(np.mean(theirs), abs=0.01), "another grader's verdicts, within 1 %"
+    assert graded["accuracy"] == pytest.approx(np.mean(stored), abs=0.01), "another grader's verdicts, within 1 %"
 
 
 def test_string_clusters_are_those_of_the_reference_table(real, tiny_model):
     """By equal normalised strings, as the authors' release: k and entropy of all 100 questions."""
     found = run(real, tiny_model, "sft", clusters="qwen-string")
     stages.run("grade", found)
-    ours = {r["question"]: r for r in files.read_jsonl(found.folder_of("graded") / "questions.jsonl")}
-    theirs = [json.loads(line) for line in (DATA / "math_cot_100_entropy_reference.jsonl").open()]
-    assert len(theirs) == len(ours) == 100
-    for row in theirs:
-        mine, expected = ours[str(row["idx"])], row["string"]
+    rows = {r["question"]: r for r in files.read_jsonl(found.folder_of("graded") / "questions.jsonl")}
+    stored = [json.loads(line) for line in (DATA / "math_cot_100_entropy_reference.jsonl").open()]
+    assert len(stored) == len(rows) == 100
+    for row in stored:
+        mine, expected = rows[str(row["idx"])], row["string"]
         assert mine["k"] == expected["k"], row["idx"]
         assert mine["entropy"] == pytest.approx(expected["entropy_nats"], abs=1e-6), row["idx"]

@@ -30,9 +30,9 @@ def test_exact_p_of_many_flips_does_not_overflow():
 
 def test_bootstrap_is_that_of_resampled_questions():
     """100 questions, 30 gained, 10 lost: difference 0.2, standard error sqrt(0.4 - 0.04) / 10 = 0.06."""
-    ours = [True] * 30 + [False] * 10 + [True] * 60
-    theirs = [False] * 30 + [True] * 10 + [True] * 60
-    low, high = significance.paired_bootstrap(ours, theirs)
+    verdicts = [True] * 30 + [False] * 10 + [True] * 60
+    baseline = [False] * 30 + [True] * 10 + [True] * 60
+    low, high = significance.paired_bootstrap(verdicts, baseline)
     assert (low, high) == (pytest.approx(0.2 - 1.96 * 0.06, abs=0.011), pytest.approx(0.2 + 1.96 * 0.06, abs=0.011))
 
 

@@ -51,17 +51,17 @@ def test_check_names_the_next_stage(found, capsys):
 
 def test_responses_of_another_model_or_temperature_are_refused(tmp_path, tiny_model):
     drawn = {"responses": None, "n": 2}
-    ours = config.parse(settings(tmp_path, tiny_model, task={"train_rows": [0, 3]}, sampling=drawn))
-    stages.run("sample", ours)
-    stages.run("grade", ours)
-    hotter = ours.model_copy(update={"sampling": ours.sampling.model_copy(update={"temperature": 0.3})})
+    run = config.parse(settings(tmp_path, tiny_model, task={"train_rows": [0, 3]}, sampling=drawn))
+    stages.run("sample", run)
+    stages.run("grade", run)
+    hotter = run.model_copy(update={"sampling": run.sampling.model_copy(update={"temperature": 0.3})})
     for verb in ("grade", "index", "check"):
         with pytest.raises(ValueError, match="something else: temperature: found 1.0, expected 0.3"):
             stages.run(verb, hotter)
     other = tmp_path / "other"
     shutil.copytree(tiny_model, other)
     (other / "generation_config.json").write_text('{"eos_token_id": [2, 5]}')
-    moved = ours.model_copy(update={"model": ours.model.model_copy(update={"path": str(other)})})
+    moved = run.model_copy(update={"model": run.model.model_copy(update={"path": str(other)})})
     for verb in ("index", "check"):
         with pytest.raises(ValueError, match=f"something else: model: found .*{artifacts.model_digest(other)}"):
             stages.run(verb, moved)

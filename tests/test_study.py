@@ -174,7 +174,7 @@ def test_jobs_run_side_by_side_and_a_failure_stops_only_what_needs_it(tmp_path):
     late = "import time; time.sleep(2); raise SystemExit('error: no such luck')"  # d, which a has met, is over by then
     (tmp_path / "fail.py").write_text(late)
     python, a, d = sys.executable, str(tmp_path / "a"), str(tmp_path / "d")
-    told: list[tuple[str, str | None]] = []
+    ended: list[tuple[str, str | None]] = []
     job_graph.run(
         [
             Job("a", [python, str(tmp_path / "meet.py"), a, d]),
@@ -183,14 +183,14 @@ def test_jobs_run_side_by_side_and_a_failure_stops_only_what_needs_it(tmp_path):
             Job("x/d", ["/bin/sh", "-c", f"touch {d}; while ! test -e {a}; do sleep 0.1; done; echo $COLOUR"]),
         ],
         [{"COLOUR": "red"}, {"COLOUR": "red"}], False, tmp_path / "logs",
-        lambda name, end: told.append((name, end.error)) if end else None,
+        lambda name, end: ended.append((name, end.error)) if end else None,
     )  # fmt: skip
-    assert sorted(told[:2]) == [("a", None), ("x/d", None)] and told[2:] == [("b", "no such luck")]
+    assert sorted(ended[:2]) == [("a", None), ("x/d", None)] and ended[2:] == [("b", "no such luck")]
     assert (tmp_path / "logs" / "x" / "d.log").read_text() == "red\n"
 
 
 def answers(folder: Path, count: int) -> Path:
-    """Questions whose answers stand in them: a tiny model answers some right after seconds of teaching."""
+    """Questions that contain their answers: a tiny model answers some right after seconds of teaching."""
     rows = [{"id": f"q{i}", "question": f"{i} say {1 + i % 5}", "answer": str(1 + i % 5)} for i in range(count)]
     lines = [{**row, "solution": f"\\boxed{{{row['answer']}}}"} for row in rows]
     path = folder / "questions.jsonl"
@@ -350,7 +350,7 @@ def models_go_once_nothing_starts_from_them(path: Path, rows: list[dict]):
     assert final[1].exists(), "round 2 starts from it"
     book.done(second["id"])
     assert not final[1].exists() and not final[2].exists()
-    assert Ledger(study, plan.expand(study)).waiting() == [], "a deleted model's results stand"
+    assert Ledger(study, plan.expand(study)).waiting() == [], "results of a deleted model are valid"
 
 
 def test_a_larger_n_of_an_old_folder_is_refused_in_one_line(tmp_path):

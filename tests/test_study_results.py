@@ -57,9 +57,9 @@ def test_seeds_are_paired_by_number_not_by_place(study, tmp_path):
     folder, _ = study
     read = results.read(folder)
     turned = {**read, "cells": read["cells"][::-1]}
-    ours, theirs = ({(r.task, r.method): r for r in results.table1(s, folder)} for s in (read, turned))
-    for key, row in ours.items():
-        assert row.gap == (theirs[key].gap and pytest.approx(theirs[key].gap))
+    model, other = ({(r.task, r.method): r for r in results.table1(s, folder)} for s in (read, turned))
+    for key, row in model.items():
+        assert row.gap == (other[key].gap and pytest.approx(other[key].gap))
 
 
 def test_a_seed_that_only_one_side_has_is_not_compared(study):
@@ -74,13 +74,13 @@ def test_a_seed_that_only_one_side_has_is_not_compared(study):
 
 def test_one_seed_is_compared_over_questions_alone(study):
     """7 gained and 1 lost of 100: McNemar 18/256, no sign flips; Wilson's interval of 50 of 100 is 40.4 to 59.6 %."""
-    theirs = {str(k): k < 44 for k in range(100)}
-    ours = {str(k): 1 <= k < 51 for k in range(100)}
-    gap, flips, seeds = results.compared({0: ours}, {0: theirs})
+    other = {str(k): k < 44 for k in range(100)}
+    model = {str(k): 1 <= k < 51 for k in range(100)}
+    gap, flips, seeds = results.compared({0: model}, {0: other})
     assert (gap.mean, gap.p, seeds) == (pytest.approx(0.06), 18 / 256, 1) and math.isnan(flips)
-    for tables in ([ours], [ours, ours]):  # a backbone that two seeds share is one model
+    for tables in ([model], [model, model]):  # a backbone that two seeds share is one model
         assert results.over_seeds(tables) == pytest.approx((0.5, 0.4038, 0.5962), abs=1e-4)
-    assert results.over_seeds([ours, theirs]) == pytest.approx(significance.mean_interval([0.5, 0.44]))
+    assert results.over_seeds([model, other]) == pytest.approx(significance.mean_interval([0.5, 0.44]))
 
 
 def test_other_questions_are_refused():
@@ -249,14 +249,14 @@ def test_every_sweep_is_compared_with_vanilla_of_its_own_n_and_round(study, pane
         assert [c["seed"] for c in found] == [0, 1, 2]
         return np.array([list(results.verdicts(study[0], c).values()) for c in found], dtype=float)
 
-    ours, theirs = (verdicts(task="hard", method=m, n=8, round=2, loss="sft") for m in ("east", "vanilla"))
-    gap = significance.crossed(ours - theirs)
+    model, other = (verdicts(task="hard", method=m, n=8, round=2, loss="sft") for m in ("east", "vanilla"))
+    gap = significance.crossed(model - other)
     (row,) = [r for r in tables["Figure 4"].rows if r[:3] == ["hard, tiny, sft, n = 8", "2", "EAST a = 1"]]
-    assert row[3:6] == [study_text.percent(significance.mean_interval(ours.mean(axis=1))),
+    assert row[3:6] == [study_text.percent(significance.mean_interval(model.mean(axis=1))),
                         study_text.percent(significance.Interval(*gap[:3]), "+"), f"{gap.p:.2g}"]  # fmt: skip
     assert all(row[-3:] == ["", "", ""] for row in tables["Figure 4"].rows if row[2] == "vanilla")
-    ours, theirs = (verdicts(task="easy", strategy=s, a=0.5, n=16, round=1) for s in ("rejection", "entropy"))
-    gap = significance.crossed(ours - theirs)
+    model, other = (verdicts(task="easy", strategy=s, a=0.5, n=16, round=1) for s in ("rejection", "entropy"))
+    gap = significance.crossed(model - other)
     beside = {tuple(r[1:3]): r for r in shown["Figure 5"][1].rows if r[0].startswith("easy")}
     assert list(beside) == [(s, a) for a in ("0.5", "1") for s in ("accuracy", "rejection")]
     row = beside["rejection", "0.5"]
@@ -371,7 +371,7 @@ def test_a_study_that_has_only_begun_is_reported(study, tmp_path):
 
 def test_before_the_first_cell_the_papers_numbers_stand_beside_an_empty_column(tmp_path):
     """As study_llama.yaml ships: two models, two tasks, and for each of three losses a backbone, vanilla, LW(W), LW(P)
-    and EAST: 60 rows. The authors print 2 x 2 backbones (each stands under three losses) and 2 x 2 x 3 x 2 others."""
+    and EAST: 60 rows. The authors print 2 x 2 backbones (each is listed for three losses) and 2 x 2 x 3 x 2 others."""
     study = study_file.load(str(ROOT / "configs" / "study_llama.yaml"), [f"folder={tmp_path}"])
     Ledger(study, plan.expand(study))
     compose.report_study(tmp_path)

@@ -1,4 +1,4 @@
-"""The benchmark of whether wrong answers agree, and whether right answers have right steps."""
+"""The benchmark that counts agreeing wrong answers and right answers with right steps."""
 
 import json
 import subprocess

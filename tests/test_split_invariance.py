@@ -143,7 +143,7 @@ def test_the_loss_falls_in_ten_steps(excerpts, name):
 
 
 def test_errors_by_hand():
-    """a = (3, 4) with error (0.5, 0): 0.5 / 5. b = (0, 0) with error 0.01, relative to 1e-3 of the whole norm 5: 2."""
+    """a = (3, 4) with error (0.5, 0): 0.5 / 5. b = (0, 0) with error 0.01, relative to 1e-3 of the norm 5 of all: 2."""
     expected = {"a": torch.tensor([3.0, 4.0]), "b": torch.zeros(2)}
     assert gradient_error({**expected, "a": torch.tensor([3.5, 4.0])}, expected) == pytest.approx(0.1)
     assert gradient_error({**expected, "b": torch.tensor([0.0, 0.01])}, expected) == pytest.approx(2.0)

@@ -1,8 +1,8 @@
-"""What fewer responses cost: entropy estimators at small n, and adaptive sampling, replayed on stored answers.
+"""Errors with fewer responses: entropy estimators at small n, and adaptive sampling, simulated on stored answers.
 
-Takes the first responses of every question, as a run with a lower n would have drawn them, and compares entropies
-and weights with the reference: the true entropies of a synthetic population, or for a graded folder the paper's
-estimate from all stored responses (which is itself below the truth, and favours the plug-in estimator).
+It takes the first responses of every question, as a run with a lower n would have drawn them, and compares entropies
+and weights with a reference: the true entropies of a synthetic population, or for a graded folder the paper's estimate
+from all stored responses (which is itself too small, and favours the plug-in estimator).
 
     python benchmarks/adaptive.py                                         # synthetic, true entropies known
     python benchmarks/adaptive.py --graded runs/x/round_1/graded [more, of other seeds]
@@ -23,14 +23,14 @@ from east.weighting.entropy import ESTIMATORS, plugin, settled
 
 SIZES = (4, 8, 16, 32, 64, 128)
 TOLERANCES = (0.01, 0.015, 0.02, 0.03, 0.04, 0.06)
-RIGHT = (0.7, 0.5)
+RIGHT = (0.7, 0.5)  # parameters of the Beta distribution of the right answer's probability
 
 
 def synthetic(questions: int, n: int, right_share: tuple[float, float], seed: int) -> tuple[list[Any], np.ndarray]:
-    """Answers [n] of each question (0 is right) and true entropies [questions].
+    """Answers [n] of each question (0 is right) and true entropies [questions], in nats.
 
-    The right answer has a share from Beta(right_share), often near 0 or 1; the wrong answers, 1 to 300 of them
-    (evenly in the logarithm), share the rest as j^-s, s from 0.8 to 2: one misconception and a long tail.
+    The probability of the right answer is from Beta(right_share), often near 0 or 1. The 1 to 300 wrong answers
+    (log-uniform) share the rest as j^-s, with s from 0.8 to 2: a few frequent errors and a long tail.
     """
     rng = np.random.default_rng(seed)
     answers, entropies = [], np.empty(questions)
@@ -44,7 +44,8 @@ def synthetic(questions: int, n: int, right_share: tuple[float, float], seed: in
 
 
 def stored(folders: list[Path]) -> tuple[list[Any], np.ndarray]:
-    """Clusters of each question's responses, in the order drawn (-1: excluded; the right one is 0), and entropies."""
+    """Answers of each question, in the order in which they were drawn (0 is right, -1 is excluded), and entropies in
+    nats; without the questions whose responses are all excluded."""
     answers, entropies = [], []
     for row in itertools.chain.from_iterable(files.read_jsonl(folder / "questions.jsonl") for folder in folders):
         right = [c["correct"] for c in row["clusters"]]
@@ -56,12 +57,13 @@ def stored(folders: list[Path]) -> tuple[list[Any], np.ndarray]:
 
 
 def counts(answers: np.ndarray) -> list[int]:
-    found = np.bincount(answers[answers >= 0])
-    return [int(c) for c in found[found > 0]]
+    """Sizes of the clusters of answers."""
+    sizes = np.bincount(answers[answers >= 0])
+    return [int(c) for c in sizes[sizes > 0]]
 
 
 def stop(answers: np.ndarray, first: int, more: int, tolerance: float) -> int:
-    """Responses that sampling.adaptive would have drawn."""
+    """Number of responses that sampling.adaptive would have drawn."""
     n = min(first, answers.size)
     while n < answers.size and not settled(counts(answers[:n]), tolerance):
         n = min(n + more, answers.size)
@@ -69,15 +71,15 @@ def stop(answers: np.ndarray, first: int, more: int, tolerance: float) -> int:
 
 
 def ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks; equal values share their mean rank."""
-    _, place, ties = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(ties) - (ties - 1) / 2)[place]
+    """Ranks of the values; equal values have their mean rank."""
+    _, index, ties = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(ties) - (ties - 1) / 2)[index]
 
 
 def compare(
     answers: list[Any], drawn: list[int], reference: np.ndarray, estimator: Callable[[list[int]], float], a: float
 ) -> dict[str, float]:
-    """Errors of the entropies (nats) and of the weights (in units of the mean weight, 1) of the first `drawn`."""
+    """Errors of the entropies (nats) and of the weights (whose mean is 1) from the first `drawn` responses."""
     h = np.array([estimator(counts(row[:n]) or [1]) for row, n in zip(answers, drawn, strict=True)])  # no answer: 0
     w, true = weights.power_mapping(h, a), weights.power_mapping(reference, a)
     return {
@@ -89,12 +91,13 @@ def compare(
 
 
 def lost(answers: list[Any], drawn: list[int]) -> float:
-    """Share of the questions with a right response at full n that have none among those drawn."""
+    """Among the questions with a right response, the share without one in the first `drawn` responses."""
     kept = [(row[:n] == 0).any() for row, n in zip(answers, drawn, strict=True) if (row == 0).any()]
     return 1 - float(np.mean(kept))
 
 
 def show(name: str, row: dict[str, float]) -> None:
+    """Print a row of the table."""
     cells = [f"{row[k]:+.3f}" if k == "bias" else f"{row[k]:.3f}" for k in ("bias", "rmse", "weight_error", "spearman")]
     print(f"| {name} | {' | '.join(cells)} |")
 
@@ -102,11 +105,13 @@ def show(name: str, row: dict[str, float]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
-        "--graded", type=Path, nargs="+", default=[], help="graded folders, pooled; default a synthetic population"
+        "--graded", type=Path, nargs="+", default=[], help="graded folders, pooled; default: a synthetic population"
     )
     parser.add_argument("--questions", type=int, default=2000, help="of the synthetic population")
-    parser.add_argument("--n", type=int, default=128, help="responses each, of the synthetic population")
-    parser.add_argument("--right", type=float, nargs=2, default=RIGHT, help="Beta shares; a sure model: 0.6 0.15")
+    parser.add_argument("--n", type=int, default=128, help="responses per question of the synthetic population")
+    parser.add_argument(
+        "--right", type=float, nargs=2, default=RIGHT, help="Beta parameters; for a confident model: 0.6 0.15"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--a", type=float, default=1.0, help="exponent of the weights")
     parser.add_argument("--first", type=int, default=16)

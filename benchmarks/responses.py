@@ -1,13 +1,13 @@
-"""What stored responses are like: do wrong answers agree, and do right answers stand on right steps?
+"""Statistics of stored responses: whether wrong answers agree, and whether right answers have right steps.
 
-The steps are those of the arithmetic task, calculations such as 3*8=24. A right final answer is all that a verdict
-sees; where steps are wrong it was luck, and training on it teaches the wrong steps.
+For the arithmetic task, whose steps are calculations such as 3*8=24. A verdict depends on the final answer only; where
+steps are wrong, the answer is right by chance, and training on the response teaches wrong steps.
 
     python benchmarks/responses.py runs/x/round_1 [more rounds, of other seeds]
 
-Prints, of the questions with ten or more wrong responses, the shares whose wrong answers are stubborn (two thirds or
-more of them one answer) and scattered (no answer has more than a third); and of the questions with a right response
-the mean share of valid solutions among the right ones, by entropy, and that share under the weights h^a.
+Of the questions with ten or more wrong responses, it prints the share of stubborn ones (one answer has two thirds or
+more of the wrong responses) and of scattered ones (no answer has more than a third). Of the questions with a right
+response, it prints the mean share of valid solutions among the right responses, by entropy and under the weights h^a.
 """
 
 import argparse
@@ -27,56 +27,56 @@ EXPONENTS = [-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0]
 
 
 def valid(text: str) -> bool:
-    """Does every line with an equals sign state a true calculation of two numbers?"""
-    return all(holds(line) for line in text.split("\n") if "=" in line)
+    """Whether every line with an equals sign is a right calculation of two numbers."""
+    return all(is_right(line) for line in text.split("\n") if "=" in line)
 
 
-def holds(step: str) -> bool:
-    """Is this `a op b=c`, and true?"""
-    if not (found := STEP.fullmatch(step)):
+def is_right(step: str) -> bool:
+    """Whether the step has the form `a op b=c` and is right."""
+    if not (match := STEP.fullmatch(step)):
         return False
-    x, sign, y, result = int(found[1]), found[2], int(found[3]), int(found[4])
+    x, sign, y, result = int(match[1]), match[2], int(match[3]), int(match[4])
     if sign == "/":
         return y != 0 and x == y * result
     return {"+": x + y, "-": x - y, "*": x * y}[sign] == result
 
 
 def valid_shares(round_folder: Path) -> list[tuple[float, float]]:
-    """(entropy, share of valid solutions among right responses) of each question with a right response."""
-    found = []
+    """(entropy in nats, share of valid solutions among right responses) of each question with a right response."""
+    shares = []
     graded = files.read_jsonl(round_folder / "graded" / "questions.jsonl")
     for verdicts, row in zip(graded, samples.read(pipeline.at("samples", round_folder / "samples")), strict=True):
         assert verdicts["question"] == row["question"]
         right = [text for text, correct in zip(row["text"], verdicts["correct"], strict=True) if correct]
         if right:
-            found.append((verdicts["entropy"], float(np.mean([valid(text) for text in right]))))
-    return found
+            shares.append((verdicts["entropy"], float(np.mean([valid(text) for text in right]))))
+    return shares
 
 
 def agreement(round_folder: Path, least: int = 10) -> list[float]:
-    """The largest wrong cluster's share of the wrong responses, of each question with at least so many."""
-    found = []
+    """For each question with at least `least` wrong responses, the share of them in the largest wrong cluster."""
+    shares = []
     for row in files.read_jsonl(round_folder / "graded" / "questions.jsonl"):
         wrong = [cluster["count"] for cluster in row["clusters"] if not cluster["correct"]]
         if sum(wrong) >= least:
-            found.append(max(wrong) / sum(wrong))
-    return found
+            shares.append(max(wrong) / sum(wrong))
+    return shares
 
 
 def by_entropy(h: np.ndarray, share: np.ndarray) -> list[dict[str, float]]:
-    """Questions and mean share of valid solutions in each of BINS that has any."""
-    place = np.digitize(h, BINS) - 1
-    groups = ((BINS[k], share[place == k]) for k in np.unique(place))
+    """Number of questions and mean share of valid solutions in each of BINS that has questions."""
+    index = np.digitize(h, BINS) - 1
+    groups = ((BINS[k], share[index == k]) for k in np.unique(index))
     return [{"from": low, "questions": group.size, "valid": float(group.mean())} for low, group in groups]
 
 
 def by_weight(h: np.ndarray, share: np.ndarray) -> list[dict[str, float]]:
-    """Share of valid solutions under h^a, an example a question, and effective sample size over N."""
-    found = []
+    """Share of valid solutions with the weights h^a, one example per question, and effective sample size over N."""
+    rows = []
     for a, ess in zip(EXPONENTS, weights_by_question.effective_shares(h, EXPONENTS), strict=True):
         w, _ = weights_by_question.power_weights(h, a)
-        found.append({"a": a, "valid": float(w @ share / w.sum()), "effective_sample_size": ess})
-    return found
+        rows.append({"a": a, "valid": float(w @ share / w.sum()), "effective_sample_size": ess})
+    return rows
 
 
 def main() -> None:

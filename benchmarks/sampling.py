@@ -1,9 +1,9 @@
-"""Our sampler against bare vLLM on the same prompts: python benchmarks/sampling.py [--model FOLDER] ...
+"""Speed of sampling, compared with vLLM's own API: python benchmarks/sampling.py [--model FOLDER] ...
 
-Ours is `samples.draw`, from the questions in memory to the complete samples folder on disk; bare is
-`LLM.generate` with the same engine, prompts and seeds, whose responses stay in memory. Both run in turn in one
-process, with the prefix cache emptied before each run. The responses are asserted to be equal. A third column
-is `LLM.generate` without seeds: what reproducible responses cost inside vLLM.
+`east` is `draw.draw`, from the questions in memory to the complete samples folder on disk. `vllm` is `LLM.generate`
+with the same engine, prompts and seeds, whose responses stay in memory. They run in turn in one process, with the
+prefix cache emptied before each run, and must draw equal responses. `vllm, no seeds` is `LLM.generate` without seeds:
+it shows what reproducible responses cost inside vLLM.
 """
 
 import argparse
@@ -47,12 +47,12 @@ def main() -> None:
         seconds: dict[str, list[float]] = {name: [] for name in runs}
         drawn: dict[str, dict[str, Any]] = {}
         for turn in range(arguments.rounds):
-            for name, run in list(runs.items())[:: (-1) ** turn]:  # forth and back: drift hits all alike
+            for name, run in list(runs.items())[:: (-1) ** turn]:  # in reversed order every other time, against drift
                 started = time.perf_counter()
                 result = run()
                 seconds[name].append(time.perf_counter() - started)
                 drawn[name] = result()
-            assert drawn["ours"] == drawn["bare"], "the sampler and bare vLLM drew different responses"
+            assert drawn["east"] == drawn["vllm"], "east and vLLM's own API drew different responses"
         counts = {name: sum(len(t) for row in rows.values() for t in row) for name, rows in drawn.items()}
     report(folder, arguments, seconds, counts)
 
@@ -61,7 +61,7 @@ Result = Callable[[], dict[str, Any]]  # question id -> token ids of its samples
 
 
 def prepare(folder: Path, scratch: Path, arguments: argparse.Namespace) -> dict[str, Callable[[], Result]]:
-    """The three runs; each returns what gathers its result, so that gathering is not timed."""
+    """The three runs. Each returns a function that reads its result, so that reading is not timed."""
     task = Task(name="arithmetic", train_rows=(0, arguments.questions))
     settings = Sampling(
         engine="vllm", n=arguments.n, max_tokens=arguments.max_tokens, dtype=arguments.dtype, batch=arguments.batch
@@ -75,42 +75,42 @@ def prepare(folder: Path, scratch: Path, arguments: argparse.Namespace) -> dict[
     from vllm import LLM, SamplingParams
 
     llm = LLM.from_engine_args(arguments_of_vllm)
-    vllm_engine.start_vllm = lambda *_: llm.llm_engine  # the sampler takes the same engine
+    vllm_engine.start_vllm = lambda *_: llm.llm_engine  # all runs use the same engine
     ends = models.end_tokens(folder, tokenizer)
     shared: dict[str, Any] = {"n": settings.n, "max_tokens": settings.max_tokens, "stop_token_ids": ends}
 
-    def ours() -> Result:
+    def east() -> Result:
         llm.reset_prefix_cache()
         artifact = pipeline.at("samples", Path(tempfile.mkdtemp(dir=scratch)) / "samples")
         draw.draw(dataclasses.replace(artifact, settings=settings.plan), questions, prompts, folder, settings)
         return lambda: {row["question"]: row["tokens"] for row in samples.read(artifact)}
 
-    def bare(seeded: bool = True) -> Result:
+    def generate(seeded: bool = True) -> Result:
         llm.reset_prefix_cache()
         seeds = [draw.question_seed(settings.seed, i) if seeded else None for i in ids]
         params = [SamplingParams(seed=seed, **shared) for seed in seeds]
         outputs = llm.generate([{"prompt_token_ids": p} for _, p in prompts], params, use_tqdm=False)
         return lambda: {i: [list(o.token_ids) for o in output.outputs] for i, output in zip(ids, outputs, strict=True)}
 
-    return {"ours": ours, "bare": bare, "bare, no seeds": lambda: bare(seeded=False)}
+    return {"east": east, "vllm": generate, "vllm, no seeds": lambda: generate(seeded=False)}
 
 
 def report(
     folder: Path, arguments: argparse.Namespace, seconds: dict[str, list[float]], counts: dict[str, int]
 ) -> None:
-    """One JSON line, then a table: medians, and the spread of the ratio over the rounds."""
+    """Print one JSON line and a table: medians of the rounds, and the range of the ratio."""
     rates = {name: [counts[name] / s for s in times] for name, times in seconds.items()}
-    ratios = [ours / bare for ours, bare in zip(rates["ours"], rates["bare"], strict=True)]
+    ratios = [east / vllm for east, vllm in zip(rates["east"], rates["vllm"], strict=True)]
     settings = {"model": str(arguments.model or "tiny"), "dtype": arguments.dtype, "batch": arguments.batch}
     settings |= {"questions": arguments.questions, "n": arguments.n, "max_tokens": arguments.max_tokens}
     figures = {name: round(statistics.median(values), 1) for name, values in rates.items()}
     ratio = {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
-    row = {"benchmark": "sampling", **settings, "rounds": arguments.rounds, "tokens": counts["ours"]}
-    print(json.dumps({**row, "tokens_per_second": figures, "ours_to_bare": {k: round(v, 3) for k, v in ratio.items()}}))
-    print(f"\n{'':16}{'tokens/s (median)':>18}   every round")
+    row = {"benchmark": "sampling", **settings, "rounds": arguments.rounds, "tokens": counts["east"]}
+    print(json.dumps({**row, "tokens_per_second": figures, "east_to_vllm": {k: round(v, 3) for k, v in ratio.items()}}))
+    print(f"\n{'':16}{'tokens/s (median)':>18}   all rounds")
     for name, values in rates.items():
         print(f"{name:16}{statistics.median(values):18,.0f}   {', '.join(f'{v:,.0f}' for v in values)}")
-    print(f"ours to bare: {ratio['median']:.1%} (from {ratio['min']:.1%} to {ratio['max']:.1%})")
+    print(f"east / vllm: {ratio['median']:.1%} (from {ratio['min']:.1%} to {ratio['max']:.1%})")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The workspace of benchmarks/train.py: a model with random weights and a run folder of random examples."""
+"""The data of benchmarks/train.py: a model with random weights and a run folder with random examples."""
 
 import argparse
 import json
@@ -26,8 +26,8 @@ SPREAD = (0.35, 0.4)  # standard deviation of prompt and response lengths, as a 
 
 
 def prepare(workspace: Path, shape: transformers.LlamaConfig, arguments: argparse.Namespace) -> list:
-    """Write model, run file, dataset, weights and reference; returns each step's (prompt, completion)
-    lengths."""
+    """Write model, run file, dataset, weights and reference. Returns for each step the (prompt, completion) lengths of
+    its sequences, in tokens."""
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(shape, dtype=getattr(torch, arguments.dtype))
     model.save_pretrained(workspace / "model")
@@ -51,14 +51,14 @@ def prepare(workspace: Path, shape: transformers.LlamaConfig, arguments: argpars
 
 
 def run_file(workspace: Path, arguments: argparse.Namespace, batch_size: int, steps: int) -> dict[str, Any]:
-    """Settings that TRL can be given too: token-mean SFT over the step, z0 per micro-batch."""
+    """Settings that TRL has as well: SFT averaged over the tokens of a step, z0 per micro-batch."""
     train = {"epochs": 1, "batch_size": batch_size, "micro_batch": arguments.micro_batch}
     stage = {"float32": 0, "bfloat16": 1}[arguments.dtype]  # ZeRO 0 accumulates bfloat16 gradients in bfloat16
     train |= {
         "deepspeed": str(ROOT / f"ds_configs/zero{stage}.json"),
         "micro_tokens": arguments.micro_tokens,
         "gradient_checkpointing": arguments.gradient_checkpointing,
-        "lr": 1e-2 if arguments.model == "tiny" else 1e-5,  # tiny: so high that its losses move within a few steps
+        "lr": 1e-2 if arguments.model == "tiny" else 1e-5,  # tiny: high, so that losses change within a few steps
         "head_chunk": 2048,
         "schedule": "constant",
         "warmup_ratio": 0.0,
@@ -91,7 +91,7 @@ def step_order(settings: config.Config, examples: int) -> list[Any]:
 
 
 def save_tokenizer(folder: Path, vocabulary: int) -> None:
-    """A word-level tokenizer whose words are numbers: only its size and special tokens matter here."""
+    """A word-level tokenizer whose words are numbers; only its size and special tokens are used."""
     words = {"<s>": 0, "</s>": 1, "<pad>": 2, **{str(i): i for i in range(3, vocabulary)}}
     transformers.PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="<pad>")),
@@ -102,8 +102,8 @@ def save_tokenizer(folder: Path, vocabulary: int) -> None:
 
 
 def write_examples(settings: config.Config, vocabulary: int, count: int, means: list[int]) -> None:
-    """dataset/ and weights/ of `count` random examples; KTO: every other one desirable, neighbours
-    mismatched."""
+    """Write dataset/ and weights/ of `count` random examples. For KTO, every other example is desirable, and each
+    mismatched pair has the completion of the previous example."""
     rng = np.random.default_rng(0)
 
     def tokens(mean: int, spread: float) -> Any:
@@ -131,7 +131,7 @@ def write_examples(settings: config.Config, vocabulary: int, count: int, means: 
 
 
 def mismatched(settings: config.Config, writer: indexed_dataset.Writer, count: int) -> Any:
-    """[1, count] rows of (prompt i, completion i-1)."""
+    """Write the sequences (prompt i, completion i-1); returns their rows, [1, count]."""
     rows = np.arange(count)
     prompts, _ = writer.segments(rows)
     _, completions = writer.segments(rows - 1)
@@ -139,12 +139,12 @@ def mismatched(settings: config.Config, writer: indexed_dataset.Writer, count: i
 
 
 def read_metrics(side: str, workspace: Path, name: str) -> list[dict[str, Any]]:
-    """Per step of one run: seconds, loss and the time of day at its end; on a GPU, gpu_memory: peak bytes so far."""
+    """For each step of a run: seconds, loss, and ended, the time of day; on a GPU also gpu_memory, peak bytes."""
     if side == "trl":
         return json.loads((workspace / f"{name}.json").read_text())
     folder = config.load(workspace / "run.yaml", [f"name={name}"]).folder_of("train")
     rows = [{**row, "seconds": row["tokens"] / row["tokens_per_second"]} for row in metrics.read(folder)]
-    ended = (folder / metrics.FILE).stat().st_mtime  # of the last step: its row is written before anything is saved
+    ended = (folder / metrics.FILE).stat().st_mtime  # of the last step, whose row is written before the checkpoint
     for row in reversed(rows):
         row["ended"] = ended
         ended -= row["seconds"]
@@ -152,7 +152,7 @@ def read_metrics(side: str, workspace: Path, name: str) -> list[dict[str, Any]]:
 
 
 def machine() -> str:
-    """The processor's or GPU's name."""
+    """Name of the GPU, or of the processor with its number of cores."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]

@@ -1,4 +1,4 @@
-"""The other side of benchmarks/train.py: TRL's trainer on the same examples in the same order.
+"""TRL's part of benchmarks/train.py: its trainer on the same examples in the same order.
 
 python benchmarks/train_trl.py WORKSPACE NAME writes WORKSPACE/NAME.json, a row per optimizer step.
 """
@@ -20,10 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.train_data import step_order  # noqa: E402
 from east.data.indexed_dataset import IndexedDataset  # noqa: E402
-from east.run import (
-    config,  # noqa: E402
-    pipeline,
-)
+from east.run import config, pipeline  # noqa: E402
 
 
 class Clock(transformers.TrainerCallback):
@@ -49,17 +46,17 @@ class Clock(transformers.TrainerCallback):
 
 
 def rows_of(dataset: IndexedDataset, order: Any, loss: str) -> list[dict[str, Any]]:
-    """TRL's ready-tokenised columns."""
-    found: list[dict[str, Any]] = []
+    """The examples `order` in TRL's columns for tokenised data."""
+    rows: list[dict[str, Any]] = []
     for row in order:
         example = dataset.examples[row]
         prompt, completion = (f(example["response"]).tolist() for f in (dataset.prompt, dataset.completion))
         if loss == "sft":
             mask = [0] * len(prompt) + [1] * len(completion)
-            found.append({"input_ids": prompt + completion, "completion_mask": mask})
+            rows.append({"input_ids": prompt + completion, "completion_mask": mask})
         elif loss == "dpo":
             rejected = dataset.completion(example["rejected"]).tolist()
-            found.append({"prompt_ids": prompt, "chosen_ids": completion, "rejected_ids": rejected})
+            rows.append({"prompt_ids": prompt, "chosen_ids": completion, "rejected_ids": rejected})
         else:
             assert dataset.kl is not None
             other = dataset.completion(dataset.kl[0][row]).tolist()
@@ -70,16 +67,17 @@ def rows_of(dataset: IndexedDataset, order: Any, loss: str) -> list[dict[str, An
                 "KL_completion_ids": other,
                 "label": label,
             }
-            found.append(columns)
-    return found
+            rows.append(columns)
+    return rows
 
 
 def make_trainer(settings: config.Config, rows: list[dict[str, Any]], clock: Clock, out: Path) -> Any:
+    """TRL's trainer for the loss of the run, with its settings and the examples `rows` in their order."""
     loss, t = settings.loss.name, settings.train
     base: Any = getattr(trl, f"{loss.upper()}Trainer")
 
     class Ordered(base):  # type: ignore[misc, valid-type]
-        """The examples as they are, in their order."""
+        """The trainer without tokenisation and shuffling."""
 
         def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
             return dataset
@@ -87,9 +85,9 @@ def make_trainer(settings: config.Config, rows: list[dict[str, Any]], clock: Clo
         def _get_train_sampler(self, *_: Any, **__: Any) -> Any:
             return torch.utils.data.SequentialSampler(self.train_dataset)
 
-    own: dict[str, Any] = {"beta": settings.loss.beta, "precompute_ref_log_probs": True}
+    of_loss: dict[str, Any] = {"beta": settings.loss.beta, "precompute_ref_log_probs": True}
     if loss == "sft":
-        own = {"padding_free": True, "completion_only_loss": True}
+        of_loss = {"padding_free": True, "completion_only_loss": True}
     arguments = getattr(trl, f"{loss.upper()}Config")(
         output_dir=str(out),
         per_device_train_batch_size=t.micro_batch,
@@ -107,7 +105,7 @@ def make_trainer(settings: config.Config, rows: list[dict[str, Any]], clock: Clo
         remove_unused_columns=False,
         max_length=None,
         disable_tqdm=True,
-        **own,
+        **of_loss,
     )
     folder = Path(settings.model.path)
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, t.dtype))

@@ -1,4 +1,4 @@
-"""The token store's benchmark with few sequences: it compares what it reads with what it wrote, and reports."""
+"""The benchmark of the dataset on disk with few sequences: it compares what it reads with what it wrote."""
 
 import json
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_benchmark_runs_and_reports(tmp_path):
+def test_the_benchmark_prints_its_figures(tmp_path):
     command = [sys.executable, "benchmarks/index.py", "--sequences", "2001", "--rounds", "1", "--folder", str(tmp_path)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
     assert result.returncode == 0, result.stdout + result.stderr

@@ -29,7 +29,7 @@ RIGHT, LUCKY = "2*3=6\n6+1=7\n\\boxed{7}", "2*3=8\n8-1=7\n\\boxed{7}"
         ("2+2=4=4", False),
     ],
 )
-def test_a_solution_is_valid_when_every_step_holds(text, expected):
+def test_a_solution_is_valid_when_every_step_is_right(text, expected):
     assert responses.valid(text) is expected
 
 
@@ -42,8 +42,8 @@ def test_shares_by_weight_are_those_by_hand():
 
 
 def test_the_command_reads_a_round(tmp_path):
-    """Two of the three right responses of q/0 are valid; q/1 and q/2 have no right one and are not counted. q/1's
-    ten wrong answers are one and the same, q/2's are five pairs, q/0 has too few to say."""
+    """Two of the three right responses of q/0 are valid; q/1 and q/2 have no right one and are not counted. The ten
+    wrong answers of q/1 are equal, those of q/2 are five pairs, and q/0 has fewer than ten."""
     texts = {"q/0": [RIGHT, LUCKY, RIGHT, "1+1=2\n\\boxed{2}"], "q/1": [RIGHT] * 10, "q/2": [RIGHT] * 10}
     clusters = {"q/0": [("7", 3), ("2", 1)], "q/1": [("9", 10)], "q/2": [(str(k), 2) for k in range(10, 15)]}
     with folder_of("samples", tmp_path / "samples", {}, {}).writing() as (scratch, summary):
@@ -68,7 +68,7 @@ def test_the_command_reads_a_round(tmp_path):
     assert {row["effective_sample_size"] for row in found["by_weight"]} == {1.0}
 
 
-def test_a_folder_without_verdicts_is_one_clear_line(tmp_path):
+def test_a_folder_without_verdicts_is_a_one_line_error(tmp_path):
     line = [sys.executable, "benchmarks/responses.py", str(tmp_path)]
     result = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 2 and "found no graded/questions.jsonl" in result.stderr.splitlines()[-1]

@@ -48,8 +48,8 @@ def test_missing_folders_are_printed_with_their_commands(dpo, capsys):
         shutil.rmtree(dpo.folder_of(kind))
     preflight.run(dpo)
     printed = capsys.readouterr().out
-    assert "weights: missing; make it with `python -m east weigh --config X`" in printed
-    assert "reference: missing; make it with `python -m east reference --config X`" in printed
+    assert "weights: not there yet; make it with `python -m east weigh --config X`" in printed
+    assert "reference: not there yet; make it with `python -m east reference --config X`" in printed
     assert "tokens: not compared with" in printed
 
 

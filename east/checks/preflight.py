@@ -87,7 +87,7 @@ def missing(artifact: Artifact) -> bool:
     """Whether a folder of the run is missing or not complete; if so, print the command that makes it."""
     if artifact.exists():
         return False
-    print(f"{artifact.kind}: missing; make it with `{artifact.command}`, then check again")
+    print(f"{artifact.kind}: not there yet; make it with `{artifact.command}`, then check again")
     return True
 
 

@@ -46,7 +46,7 @@ def test_check_names_the_next_stage(found, capsys):
         shutil.rmtree(found.folder_of(kind))
         preflight.run(found)
         last = capsys.readouterr().out.strip().splitlines()[-1]
-        assert last.startswith(f"{kind}: missing") and command in last
+        assert last.startswith(f"{kind}: not there yet") and command in last
 
 
 def test_responses_of_another_model_or_temperature_are_refused(tmp_path, tiny_model):

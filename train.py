@@ -37,7 +37,6 @@ EXAMPLE = "deepspeed --num_gpus 8 train.py --config configs/8b_math_dpo.yaml tra
 def run(config: Config, _: argparse.Namespace) -> None:
     """The stage: dataset/, weights/ and reference/ to train/NAME/final/."""
     train(config)
-    deepspeed_engine.stop()
 
 
 def train(config: Config) -> None:

@@ -6,7 +6,7 @@ On several GPUs: deepspeed --module east reference --config X
 import argparse
 
 from east.run.config import Config
-from east.training import deepspeed_engine, reference
+from east.training import reference
 
 EXAMPLE = "deepspeed --num_gpus 1 --module east reference --config configs/1b_gsm8k_dpo.yaml"
 
@@ -14,4 +14,3 @@ EXAMPLE = "deepspeed --num_gpus 1 --module east reference --config configs/1b_gs
 def run(config: Config, _: argparse.Namespace) -> None:
     """The stage: dataset/ and the starting model to reference/."""
     reference.run(config)
-    deepspeed_engine.stop()

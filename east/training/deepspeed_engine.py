@@ -3,6 +3,7 @@
 Batch size, precision, clipping and accumulation are set in the run file; a DeepSpeed file holds ZeRO keys only.
 """
 
+import atexit
 import contextlib
 import ctypes
 import datetime
@@ -49,11 +50,11 @@ def start() -> tuple[int, int, torch.device]:
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if gpu else torch.device("cpu")
     if gpu:
         torch.cuda.set_device(device)
+    atexit.register(_leave)  # gloo's threads, still there when the interpreter ends, sometimes abort the process
     return dist.get_rank(), dist.get_world_size(), device
 
 
-def stop() -> None:
-    """Leave the process group: its threads, still there when the interpreter ends, sometimes abort the process."""
+def _leave() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
 

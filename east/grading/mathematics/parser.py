@@ -1,7 +1,4 @@
-r"""The grammar of answers: from cleaned text to a tree, by recursive descent with bounded depth.
-
-Nothing is evaluated, and no text is passed to an interpreter.
-"""
+"""The grammar of answers: from cleaned text to a tree, by recursive descent with bounded depth; nothing is evaluated."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""The grammar of answers: from cleaned text to a tree, by recursive descent with bounded depth; nothing is evaluated."""
+"""The grammar of answers: from cleaned text to a tree, by recursive descent of bounded depth; nothing is evaluated."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -359,7 +359,7 @@ def test_a_larger_n_of_an_old_folder_is_refused_in_one_line(tmp_path):
     small = next(c for c in plan.expand(study) if c.n == 16)
     own = plan.settings(study, small).folder_of("samples")
     own.mkdir(parents=True)
-    with pytest.raises(ValueError, match="found responses drawn for n = 16, expected a view of those for n = 64") as e:
+    with pytest.raises(ValueError, match="found responses drawn for n = 16, expected a link to those for n = 64") as e:
         link_samples(study, small)
     assert "\n" not in str(e.value) and own.is_dir()
     own.rmdir()

@@ -11,10 +11,9 @@ import yaml
 
 from east.report import study_text
 from east.run import files
-from east.study import job_graph, plan, study_file
+from east.study import job_graph, plan, runner, study_file
 from east.study.job_graph import Job
 from east.study.ledger import Ledger
-from east.study.runner import link_samples
 from tests.conftest import ROOT, command, environment
 
 A = {"runs": {"sft": "sft.yaml", "dpo": "dpo.yaml"}, "a": 1.5, "select": [90, 100],
@@ -189,6 +188,27 @@ def test_jobs_run_side_by_side_and_a_failure_stops_only_what_needs_it(tmp_path):
     assert (tmp_path / "logs" / "x" / "d.log").read_text() == "red\n"
 
 
+def test_jobs_start_in_the_order_given_where_several_could(tmp_path):
+    """One slot: d is ready before b and c are, and starts after them."""
+    jobs = [Job("a", ["true"]), Job("b", ["true"], ("a",)), Job("c", ["true"], ("a",)), Job("d", ["true"])]
+    started: list[str] = []
+    job_graph.run(
+        jobs, [{}], False, tmp_path, lambda name, end: started.append(name) if end is None else None
+    )  # fmt: skip
+    assert started == ["a", "b", "c", "d"]
+
+
+def test_a_second_study_in_a_folder_is_refused_in_one_line(tmp_path):
+    """The lock is free again once the first has ended, whatever ended it."""
+    with pytest.raises(KeyboardInterrupt), runner.locked(tmp_path):
+        with pytest.raises(ValueError, match="another `east study` is running in it") as error, runner.locked(tmp_path):
+            pass
+        assert "\n" not in str(error.value)
+        raise KeyboardInterrupt
+    with runner.locked(tmp_path):
+        pass
+
+
 def answers(folder: Path, count: int) -> Path:
     """Questions that contain their answers: a tiny model answers some right after seconds of teaching."""
     rows = [{"id": f"q{i}", "question": f"{i} say {1 + i % 5}", "answer": str(1 + i % 5)} for i in range(count)]
@@ -359,10 +379,10 @@ def test_a_larger_n_of_an_old_folder_is_refused_in_one_line(tmp_path):
     small = next(c for c in plan.expand(study) if c.n == 16)
     own = plan.settings(study, small).folder_of("samples")
     own.mkdir(parents=True)
-    with pytest.raises(ValueError, match="found responses drawn for n = 16, expected a view of those for n = 64") as e:
-        link_samples(study, small)
+    with pytest.raises(ValueError, match="found responses drawn for n = 16, expected a link to those for n = 64") as e:
+        runner.link_samples(study, small)
     assert "\n" not in str(e.value) and own.is_dir()
     own.rmdir()
-    link_samples(study, small)
-    link_samples(study, small)
+    runner.link_samples(study, small)
+    runner.link_samples(study, small)
     assert own.readlink() == Path("../../n64/round_1/samples")

@@ -2,6 +2,8 @@
 
 An accuracy is a mean over questions, of a model trained with one seed. Two things are random: the seed (samples, order,
 examples) and the questions. Which of the two an interval lets vary decides what it generalises to.
+
+scipy.stats and statsmodels are imported in the functions that call them: each takes more than half a second.
 """
 
 import itertools
@@ -11,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 RESAMPLES = 10_000
 MOST_FLIPPED = 16  # seeds up to which all 2^S sign patterns are gone through
@@ -46,12 +47,16 @@ class Paired(NamedTuple):
 
 def wilson(correct: int, n: int) -> tuple[float, float]:
     """Wilson (1927) score interval of a proportion, 95 %: (low, high)."""
+    from scipy import stats
+
     interval = stats.binomtest(correct, n).proportion_ci(0.95, method="wilson")
     return float(interval.low), float(interval.high)
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """Exact two-sided McNemar p: without a difference each of the gained + lost flips is a fair coin."""
+    """Exact two-sided McNemar p: without a difference each of the gained + lost flips is a fair coin; 1 of no flips."""
+    from scipy import stats
+
     return float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 
@@ -68,6 +73,20 @@ def paired_bootstrap(verdicts: Any, baseline: Any, seed: int = 0) -> tuple[float
     return float(low), float(high)
 
 
+def t_quantile(df: float) -> float:
+    """The half width of a 95 % interval in standard errors: the t with P(|T| < t) = 0.95 for Student's T."""
+    from scipy import stats
+
+    return float(stats.t.ppf(0.975, df))
+
+
+def t_two_sided(t: float, df: float) -> float:
+    """P(|T| >= |t|) for Student's T."""
+    from scipy import stats
+
+    return float(2 * stats.t.sf(abs(t), df))
+
+
 def mean_interval(values: ArrayLike) -> Interval:
     """Mean over seeds and its 95 % t interval: what another seed would give on the same questions.
 
@@ -78,7 +97,7 @@ def mean_interval(values: ArrayLike) -> Interval:
     mean = float(v.mean())
     if v.size == 1:
         return Interval(mean, math.nan, math.nan)
-    half = float(stats.t.ppf(0.975, v.size - 1)) * float(v.std(ddof=1)) / math.sqrt(v.size)
+    half = t_quantile(v.size - 1) * float(v.std(ddof=1)) / math.sqrt(v.size)
     return Interval(mean, mean - half, mean + half)
 
 
@@ -108,12 +127,12 @@ def crossed(differences: ArrayLike) -> Paired:
     spread = ms_seed + max(ms_question - ms_rest, 0.0)
     df = seeds - 1.0 if tied else (seeds - 1) * (spread / ms_seed) ** 2
     error = math.sqrt(spread / d.size)
-    half = float(stats.t.ppf(0.975, df)) * error
-    return Paired(mean, mean - half, mean + half, float(2 * stats.t.sf(abs(mean / error), df)), df)
+    half = t_quantile(df) * error
+    return Paired(mean, mean - half, mean + half, t_two_sided(mean / error, df), df)
 
 
 def sign_flip(differences: Sequence[float]) -> float:
-    """Exact two-sided sign-flip p over seeds: under no difference each seed's sign is a fair coin.
+    """Exact two-sided sign-flip p over seeds: without a difference each seed's sign is a fair coin.
 
     No other assumption; p is at least 2 / 2^S: 0.0625 for five seeds. Raises ValueError for over 16.
     """
@@ -126,6 +145,6 @@ def sign_flip(differences: Sequence[float]) -> float:
 
 def holm(p: Sequence[float]) -> list[float]:
     """Holm (1979) adjusted p-values, in the order given: max over i <= k of (m - i + 1) p_(i), at most 1."""
-    from statsmodels.stats.multitest import multipletests  # with pandas it takes a second to import
+    from statsmodels.stats.multitest import multipletests
 
     return [float(value) for value in multipletests(p, method="holm")[1]] if p else []

@@ -58,20 +58,10 @@ def run(
     assert len(by_name) == len(jobs) and all(need in by_name for job in jobs for need in job.after)
     graph = graphlib.TopologicalSorter({job.name: job.after for job in jobs})
     graph.prepare()
-    order = list(by_name).index
-    ready = sorted(graph.get_ready(), key=order)
+    place = {name: k for k, name in enumerate(by_name)}
+    ready = sorted(graph.get_ready(), key=place.__getitem__)
     free, running = list(slots), dict[futures.Future[End], tuple[str, dict[str, str]]]()
-    processes: dict[str, multiprocessing.process.BaseProcess] = {}
-
-    def work(job: Job, environment: dict[str, str]) -> End:
-        log, began = logs / f"{job.name}.log", time.perf_counter()
-        log.parent.mkdir(parents=True, exist_ok=True)
-        process = context.Process(target=enter, args=(job.line, environment, log))
-        process.start()
-        processes[job.name] = process
-        process.join()
-        seconds = time.perf_counter() - began
-        return End(seconds, None if process.exitcode == 0 else last_line(log, process.exitcode))
+    processes = list[multiprocessing.process.BaseProcess]()
 
     with futures.ThreadPoolExecutor(len(slots)) as pool:
         try:
@@ -79,19 +69,34 @@ def run(
                 while free and ready:
                     name, slot = ready.pop(0), free.pop(0)
                     report(name, None)
-                    running[pool.submit(work, by_name[name], slot)] = name, slot
+                    log = logs / f"{name}.log"
+                    running[pool.submit(execute, context, by_name[name], slot, log, processes)] = name, slot
                 for future in futures.wait(running, return_when=futures.FIRST_COMPLETED).done:
                     name, slot = running.pop(future)
                     free.append(slot)
                     end = future.result()
                     if end.error is None:
                         graph.done(name)
-                        ready = sorted([*ready, *graph.get_ready()], key=order)
+                        ready = sorted([*ready, *graph.get_ready()], key=place.__getitem__)
                     report(name, end)
         finally:
-            for process in processes.values():
+            for process in processes:
                 if process.is_alive():
                     process.terminate()
+
+
+def execute(
+    context: Any, job: Job, environment: dict[str, str], log: Path, processes: list[multiprocessing.process.BaseProcess]
+) -> End:
+    """Run a job in a process of its own, which is added to `processes`, and wait for its end."""
+    began = time.perf_counter()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    process = context.Process(target=enter, args=(job.line, environment, log))
+    process.start()
+    processes.append(process)
+    process.join()
+    seconds = time.perf_counter() - began
+    return End(seconds, None if process.exitcode == 0 else last_line(log, process.exitcode))
 
 
 def enter(line: list[str], environment: dict[str, str], log: Path) -> None:

@@ -104,11 +104,15 @@ def link_samples(study: Study, cell: Cell) -> None:
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """One study at a time in a folder. Raises ValueError when another process has it."""
+    lock = filelock.FileLock(folder / ".lock", blocking=False)
     try:
-        with filelock.FileLock(folder / ".lock", blocking=False):
-            yield
+        lock.acquire()
     except filelock.Timeout:
         raise ValueError(f"{folder}: another `east study` is running in it; wait for it or stop it") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextlib.contextmanager

@@ -1,12 +1,16 @@
 """Weights by question and what a page carries of the responses, by hand."""
 
+import base64
 import gzip
+import hashlib
 import json
+import re
 
 import numpy as np
 import pytest
 
-from east.report import explorer, weight_figures, weights_by_question
+from east.report import explorer, html_page, weight_figures, weights_by_question
+from east.report.document import Section, Table
 from tests import made_study
 
 ANSWERS = ["5", "5", "5", "7", "7", "8"]
@@ -138,3 +142,20 @@ def test_other_samples_are_refused(folder, tmp_path):
     made_study.write_round(tmp_path / "other" / "round_1", rows, [["t"] * 6], ["?"])
     with pytest.raises(ValueError, match="was made from other samples"):
         explorer.question_set("x", folder / "graded", tmp_path / "other" / "round_1" / "samples", columns, pair)
+
+
+def test_every_text_of_a_page_is_escaped_and_only_its_own_script_may_run(tmp_path):
+    """Title, headings, tables, captions and names of sets with markup, quotes and half a surrogate pair."""
+    hostile = "'\"><script>alert(1)</script>\ud800{{ 7 * 7 }}"
+    (tmp_path / "plot.svg").write_text("<svg/>")
+    section = Section(hostile, [hostile], [Table([hostile], [[hostile]], hostile)], tmp_path / "plot", hostile)
+    trimmed = dict.fromkeys(("responses", "shown", "clipped", "clusters", "clusters_listed"), 0)
+    page = html_page.page(hostile, [section], [explorer.QuestionSet(hostile, b"index", [b"chunk"], trimmed)])
+    page.encode("utf-8")
+    assert "alert(1)</script>" not in page
+    assert page.count("&#39;&#34;&gt;&lt;script&gt;alert(1)&lt;/script&gt;?{{ 7 * 7 }}") == 10
+    scripts = re.findall(r"<script(?: type=\"[a-z/]+\" id=\"([a-z0-9-]+)\")?>(.*?)</script>", page, re.DOTALL)
+    assert [name for name, _ in scripts] == ["sets", "index-0", "chunk-0-0", ""]
+    assert json.loads(scripts[0][1])[0]["name"] == hostile
+    allowed = base64.b64encode(hashlib.sha256(scripts[-1][1].encode()).digest()).decode()
+    assert f"script-src 'sha256-{allowed}'" in page

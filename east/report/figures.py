@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
+from numpy.typing import NDArray
 
 from east.evaluation.significance import Interval, Series
 
@@ -44,7 +45,7 @@ class Histogram(NamedTuple):
 
     title: str
     x: str
-    values: dict[str, Any]
+    values: dict[str, NDArray[Any]]
 
 
 def curves(panels: Sequence[Panel], path: Path) -> None:

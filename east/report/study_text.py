@@ -12,7 +12,7 @@ from east.report.document import Section, Table
 from east.report.figures import Panel
 from east.study import results
 from east.study.results import Row
-from east.study.rows import StudyRow, value
+from east.study.rows import StudyFile, StudyRow, value
 
 Columns = dict[str, Callable[[StudyRow], Any]]
 LEVEL = 0.05
@@ -29,7 +29,7 @@ def percent(mean: Interval, sign: str = "") -> str:
     return f"{mean.mean:{sign}.1%} ({mean.low:{sign}.1%} to {mean.high:{sign}.1%})"
 
 
-def summary(study: dict[str, Any], rows: list[Row]) -> Section:
+def summary(study: StudyFile, rows: list[Row]) -> Section:
     """What the comparisons show, and which cells are missing."""
     tested = [row for row in rows if row.tested]
     shown = [row for row in tested if row.holm < LEVEL]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from east.evaluation import significance
 from east.evaluation.significance import Series
@@ -44,7 +45,7 @@ def sections(groups: dict[str, list[tuple[list[Path], Path]]], plots: Path) -> l
     return [*parts, Section("Effective sample size", [], [], plots / "effective_sample_size", caption)]
 
 
-def histogram(strategy: str, folders: list[Path], most: int = 6) -> dict[str, Any]:
+def histogram(strategy: str, folders: list[Path], most: int = 6) -> dict[str, NDArray[Any]]:
     """Example weights of a strategy by label, of the first dataset's folders.
 
     At most as many as a reader can distinguish: the strategy's first folder, a = 1, and an even choice of the others.

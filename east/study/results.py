@@ -11,7 +11,7 @@ import numpy as np
 from east.evaluation import significance
 from east.evaluation.significance import Interval, Paired, Series
 from east.run import files
-from east.study.rows import StudyRow, value
+from east.study.rows import StudyFile, StudyRow, value
 from east.study.study_file import BACKBONE, METHODS
 
 FILE = "study.json"
@@ -52,7 +52,7 @@ class Point(NamedTuple):
 Compared = TypeVar("Compared", Row, Point)
 
 
-def read(folder: Path) -> dict[str, Any]:
+def read(folder: Path) -> StudyFile:
     """study.json, each done cell with its `accuracy` (and `selected`, on held-out rows, where it has one).
 
     Raises ValueError for a missing or broken file, a cell without a field, or a missing result.
@@ -61,7 +61,7 @@ def read(folder: Path) -> dict[str, Any]:
     if not path.exists():
         raise ValueError(f"{path}: no such file; run `python -m east study --config X` first, or correct --study")
     try:
-        study: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        study: StudyFile = json.loads(path.read_text(encoding="utf-8"))
         cells = study["cells"]
         lacking = [(c.get("id"), f) for c in cells for f in FIELDS if f not in c]
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
@@ -124,7 +124,7 @@ def exponent(cell: StudyRow) -> str:
     return f"{cell['a']:g}" if isinstance(cell["a"], int | float) else str(cell["a"])
 
 
-def table1(study: dict[str, Any], folder: Path) -> list[Row]:
+def table1(study: StudyFile, folder: Path) -> list[Row]:
     """Every method of every task, model and loss, each compared with vanilla seed by seed, with Holm's p over all.
 
     A method without a finished cell has a row, too, with the paper's result alone. Raises ValueError where seeds
@@ -221,7 +221,7 @@ def compared(
     return Paired(float(d.mean()), low, high, p, math.inf), math.nan, 1
 
 
-def paper_accuracy(study: dict[str, Any], cell: StudyRow, task: str, model: str, loss: str) -> float | None:
+def paper_accuracy(study: StudyFile, cell: StudyRow, task: str, model: str, loss: str) -> float | None:
     """The paper's accuracy of a row, where the study file states it."""
     for row in study.get("paper") or []:
         same = (row.get("task"), row.get("model"), row.get("method")) == (task, model, cell["method"])

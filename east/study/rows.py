@@ -1,6 +1,6 @@
-"""A row of study.json."""
+"""What study.json has in it."""
 
-from typing import Any, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 StudyRow = TypedDict(  # one cell; paths are relative to the study's folder
     "StudyRow",
@@ -17,7 +17,7 @@ StudyRow = TypedDict(  # one cell; paths are relative to the study's folder
         "n": int,  # responses per question
         "round": int,
         "in": list[str],  # the experiments that the cell belongs to
-        "status": str,  # waiting, running, done, failed
+        "status": Literal["waiting", "running", "done", "failed"],
         "error": str | None,
         "eval": str,
         "eval_select": str | None,  # the evaluation on held-out train rows
@@ -34,6 +34,16 @@ StudyRow = TypedDict(  # one cell; paths are relative to the study's folder
         "selected": NotRequired[float],  # read from eval_select/results.json
     },
 )
+
+
+class StudyFile(TypedDict):
+    """study.json."""
+
+    name: str
+    tasks: list[str]
+    seeds: list[int]
+    paper: list[dict[str, Any]]  # `study_file.PaperResult`, the fields by name
+    cells: list[StudyRow]
 
 
 def value(row: StudyRow, key: str) -> Any:

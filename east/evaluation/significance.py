@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 RESAMPLES = 10_000
-MOST_FLIPPED = 16  # seeds up to which all 2^S sign patterns are gone through
+MOST_FLIPPED = 16  # seeds up to which `sign_flip` enumerates all 2^S sign patterns
 
 
 class Interval(NamedTuple):
-    """A mean and its 95 % interval; low and high are nan where one value gives no interval."""
+    """A mean and its 95 % interval; low and high are nan where there is only one value."""
 
     mean: float
     low: float
@@ -105,12 +105,12 @@ def crossed(differences: ArrayLike) -> Paired:
     """Mean difference of two methods whose seeds answered the same questions: would new seeds and questions agree?
 
     differences: [seeds >= 2, questions >= 2], this method's verdict minus the other's (-1, 0, 1). Seeds and
-    questions are both taken as draws, as readers and cases are in studies of diagnosis: the variance of the mean
-    is (MS_s + max(MS_q - MS_sq, 0)) / (S Q) from the two-way table's mean squares, with the degrees of freedom of
+    questions are both random factors, as readers and cases are in studies of diagnosis: the variance of the mean is
+    (MS_s + max(MS_q - MS_sq, 0)) / (S Q) from the two-way table's mean squares, with the degrees of freedom of
     Hillis (2007, Statistics in Medicine 26:596, Eq. for F_DBM): (MS_s + max(MS_q - MS_sq, 0))^2 / (MS_s^2 / (S - 1)).
     Where all seeds have the same mean, MS_s = 0 means that their spread is too small to be seen, not that there is
     none: it is replaced by MS_sq, its expectation without any effect of seeds, with S - 1 degrees of freedom.
-    Where no verdict differs from any other there is nothing to estimate an error from: all but the mean is nan.
+    Where no verdict differs from any other no error can be estimated: all but the mean is nan.
     Pooling all S Q verdicts (one McNemar test) would count a question as S new ones and is not used.
     """
     d = np.asarray(differences, dtype=np.float64)
@@ -138,7 +138,9 @@ def sign_flip(differences: Sequence[float]) -> float:
     """
     d = np.asarray(differences, dtype=np.float64)
     if d.size > MOST_FLIPPED:
-        raise ValueError(f"sign flips of {d.size} seeds are too many to go through, expected at most {MOST_FLIPPED}")
+        raise ValueError(
+            f"found {d.size} seeds, expected at most {MOST_FLIPPED} for exact sign flips; leave the test out"
+        )
     signs: NDArray[Any] = np.array(list(itertools.product((1.0, -1.0), repeat=d.size)))
     return float((np.abs(signs @ d) >= abs(d.sum()) - 1e-12).mean())
 

@@ -1,8 +1,8 @@
 """The data of the page's question explorer: an index of all questions, and their responses in trimmed chunks.
 
-A page must open in seconds at a million responses, so it has a sample of them: round after round each cluster
-of a question, largest first, adds its next response until PER_CLUSTER rounds are over or the question's share of
-BUDGET characters is spent. What was left out is counted.
+A page must open in seconds at a million responses, so it has only some of them. The clusters of a question, largest
+first, take turns in adding their next response, PER_CLUSTER times, until the question's share of BUDGET characters is
+used up. What was left out is counted.
 """
 
 import gzip
@@ -150,7 +150,7 @@ def _detail(row: GradedQuestion, texts: list[str], asked: str, share: int, trimm
 
 
 def _chosen(members: list[list[int]], texts: list[str], share: int) -> list[list[int]]:
-    """Positions of the responses shown per cluster: round robin, until the share of characters is spent."""
+    """Positions of the responses shown per cluster: round robin, until the share of characters is used up."""
     chosen: list[list[int]] = [[] for _ in members]
     for turn in range(PER_CLUSTER):
         for kept, positions in zip(chosen, members, strict=True):
@@ -191,7 +191,9 @@ def trims(each: QuestionSet) -> str:
         return f"The texts of {t['responses']:,} responses are not in this page: there is no complete samples folder."
     parts = [f"{t['shown']:,} of {t['responses']:,} responses are in this page"]
     if t["shown"] < t["responses"]:
-        parts[0] += f" (at most {PER_CLUSTER} of a cluster, large ones first; {BUDGET // 1_000_000} MB of text a page)"
+        parts[0] += (
+            f" (at most {PER_CLUSTER} per cluster, from the largest on; {BUDGET // 1_000_000} MB of text per page)"
+        )
     if t["clipped"]:
         parts.append(f"{t['clipped']:,} of them are cut in the middle to {CHARACTERS} characters")
     if hidden := t["clusters"] - t["clusters_listed"]:

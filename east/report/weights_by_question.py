@@ -1,4 +1,4 @@
-"""What weight each question has under each weighting: columns of weights/ read back by question."""
+"""The weight of each question under each weighting, from the folders of weights/."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ PER_RESPONSE = {"sample", "answer", "source", "truncated", "cluster", "correct",
 
 
 class Column(NamedTuple):
-    """Weights by question id; questions without a trained example are absent. `source` says where they are from."""
+    """Weights by question id; questions without a trained example are absent. source: where they are from."""
 
     label: str
     dataset: str
@@ -105,7 +105,7 @@ def effective_shares(values: weights.Array, exponents: list[float]) -> list[floa
 
 
 def graded_rows(folder: Path) -> dict[str, Graded]:
-    """Rows of a graded folder by question id, without what is known per response."""
+    """Rows of a graded folder by question id, without the keys that have a value per response."""
     pipeline.at("graded", folder).open()
     rows = files.read_jsonl(folder / "questions.jsonl")
     return {row["question"]: {k: v for k, v in row.items() if k not in PER_RESPONSE} for row in rows}
@@ -114,8 +114,8 @@ def graded_rows(folder: Path) -> dict[str, Graded]:
 def with_pair(folders: list[Path], graded: dict[str, Graded]) -> tuple[list[Column], tuple[int, int]]:
     """Columns of weights folders, and the positions of the entropy and the accuracy column to be compared.
 
-    Compared are two of one dataset with the same exponent, the nearest to 1. Where there is no such pair, what is
-    missing of the three strategies is computed at the exponent of the entropy column nearest to 1.
+    Compared are two of one dataset with the same exponent, the nearest to 1. Where there is no such pair, those of
+    the three strategies that are missing are computed at the exponent of the entropy column nearest to 1.
     """
     columns = [read(folder) for folder in folders]
     entropy = sorted((c for c in columns if c.strategy == "entropy" and c.a is not None), key=_from_one)

@@ -24,11 +24,11 @@ WARM = [
     "east.training.reference",
     "deepspeed.runtime.zero.muon.original_muon",  # DeepSpeed imports it late, for more than a second
 ]
-SET_PDEATHSIG = 1  # prctl: the signal that comes when the parent dies
+SET_PDEATHSIG = 1  # prctl's option: the signal that a process gets when its parent dies
 
 
 class Job(NamedTuple):
-    """`line` is a command line; `after` names the jobs that make what it reads."""
+    """A command line. after: names of the jobs that write what it reads."""
 
     name: str
     line: list[str]
@@ -100,8 +100,8 @@ def execute(
 
 
 def enter(line: list[str], environment: dict[str, str], log: Path) -> None:
-    """In the child: become the command line. A Python one runs in this process, which may have its imports."""
-    ctypes.CDLL(None).prctl(SET_PDEATHSIG, signal.SIGTERM)  # a killed study leaves no stage behind to meet the next
+    """In the child process: run the command line. A Python one runs in this process, whose imports it can use."""
+    ctypes.CDLL(None).prctl(SET_PDEATHSIG, signal.SIGTERM)  # no stage outlives a killed study
     with log.open("wb") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -115,7 +115,7 @@ def enter(line: list[str], environment: dict[str, str], log: Path) -> None:
 
 
 def last_line(log: Path, status: int | None) -> str:
-    """What a failed job said last, in one line of at most 300 characters."""
+    """The last line that a failed job printed, at most 300 characters of it, and the signal that killed it."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    said = lines[-1].removeprefix("error: ") if lines else "it said nothing"
-    return (f"killed by signal {-status}; " if status is not None and status < 0 else "") + said[:300]
+    printed = lines[-1].removeprefix("error: ") if lines else "no output"
+    return (f"killed by signal {-status}; " if status is not None and status < 0 else "") + printed[:300]

@@ -17,7 +17,7 @@ KEPT = ("status", "seconds", "a_found", "examples", "examples_left_out", "inputs
 
 
 class Ledger:
-    """study.json: a row per cell. Rows of cells that an earlier start asked for and this one does not are kept."""
+    """study.json: a row per cell. Rows of cells that only an earlier start of the study had are kept."""
 
     def __init__(self, study: Study, cells: list[Cell]):
         self.study, self.folder, self.cells = study, Path(study.folder), {cell.id: cell for cell in cells}
@@ -35,7 +35,7 @@ class Ledger:
         self.write()
 
     def waiting(self) -> list[Cell]:
-        """Cells that are still to be made."""
+        """Cells that are not done."""
         return [cell for cell in self.cells.values() if self.rows[cell.id]["status"] != "done"]
 
     def started(self, identity: str, job: str) -> None:
@@ -98,7 +98,7 @@ class Ledger:
         return rows
 
     def _valid(self, cell: Cell, old: StudyRow) -> bool:
-        """Whether an earlier start's row is what this study asks for, and was made from what is on disk."""
+        """Whether a row of an earlier start has this study's settings and was made from what is on disk."""
         if old["status"] != "done" or old["settings"] != self.rows[cell.id]["settings"]:
             return False
         if cell.round > 1 and self.rows[before(cell).id]["status"] != "done":

@@ -15,7 +15,7 @@ from east.study.rows import StudyFile, StudyRow, value
 from east.study.study_file import BACKBONE, METHODS
 
 FILE = "study.json"
-SETTING = ("task", "model", "loss", "n", "round")  # the keys whose values compared cells share
+SETTING = ("task", "model", "loss", "n", "round")  # keys in which two compared cells are equal
 FIELDS = ("id", "task", "model", "seed", "loss", "method", "strategy", "a", "n", "round", "in", "status", "eval")
 
 
@@ -105,7 +105,7 @@ def groups(cells: Iterable[StudyRow], *keys: str) -> dict[tuple[Any, ...], list[
     return by_values
 
 
-def like(cells: Iterable[StudyRow], one: StudyRow, keys: tuple[str, ...]) -> list[StudyRow]:
+def matching(cells: Iterable[StudyRow], one: StudyRow, keys: tuple[str, ...]) -> list[StudyRow]:
     """The cells that have the same values of some keys as one cell."""
     return [c for c in cells if all(value(c, key) == value(one, key) for key in keys)]
 
@@ -158,10 +158,10 @@ def points(shown: list[StudyRow], others: list[StudyRow], keys: tuple[str, ...],
     itself. Raises ValueError as `table1` does.
     """
     sweep = []
-    for alike in groups(shown, *keys).values():
-        baselines = like(others, alike[0], keys)
+    for compared_cells in groups(shown, *keys).values():
+        baselines = matching(others, compared_cells[0], keys)
         baseline = by_seed(baselines, folder)
-        for group in groups(alike, "method", "strategy", "a").values():
+        for group in groups(compared_cells, "method", "strategy", "a").values():
             results = by_seed(group, folder)
             gap = None if group[0] in baselines else compared(results, baseline)[0]
             sweep.append(Point(group[0], over_seeds(list(results.values())), gap, math.nan))
@@ -256,9 +256,9 @@ def series(
         if value(cell, y) is None:
             continue
         point = lines.setdefault(label(cell), {}).setdefault(float(value(cell, x)), {})
-        if twin := point.get(cell["seed"]):
+        if other := point.get(cell["seed"]):
             raise ValueError(
-                f"study.json: {twin['id']!r} and {cell['id']!r} are both {label(cell)} at {x} = {value(cell, x)} of "
+                f"study.json: {other['id']!r} and {cell['id']!r} are both {label(cell)} at {x} = {value(cell, x)} of "
                 f"seed {cell['seed']} in one figure; give them experiments of their own"
             )
         point[cell["seed"]] = cell

@@ -64,7 +64,7 @@ def run(study: Study) -> None:
 
 
 def prepare(study: Study) -> bool:
-    """Make the folder and set what every job inherits; True where jobs may be forks of one warm process.
+    """Create the folder and set the environment that every job inherits. Returns whether jobs are forks of one process.
 
     vLLM is never forked: it must not share a process with DeepSpeed.
     """
@@ -77,7 +77,7 @@ def prepare(study: Study) -> bool:
 
 
 def slots(study: Study) -> list[dict[str, str]]:
-    """The environment of each of the jobs that run at once: on GPUs, which one it sees."""
+    """The environment of each of the jobs that run at once: on GPUs, the GPU that it sees."""
     if study.device == "cpu":
         return [{} for _ in range(study.parallel)]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(study.parallel)))
@@ -88,7 +88,10 @@ def slots(study: Study) -> list[dict[str, str]]:
 
 
 def link_samples(study: Study, cell: Cell) -> None:
-    """A smaller n is a view of the study's samples: `grade` reads the first n of each question."""
+    """Link the samples of a smaller n to those of the study's n: `grade` reads the first n of each question.
+
+    Raises ValueError where the smaller n has samples of its own.
+    """
     whole = settings(study, cell._replace(n=study.n, round=1)).folder_of("samples")
     view = settings(study, cell._replace(round=1)).folder_of("samples")
     if cell.n < study.n and not view.is_symlink():
@@ -117,7 +120,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """SIGTERM stops a study as Ctrl-C does: running stages get SIGTERM, and the next start goes on."""
+    """SIGTERM stops a study as Ctrl-C does: running stages get SIGTERM, and the next start continues."""
 
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt

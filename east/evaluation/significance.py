@@ -60,8 +60,10 @@ def mcnemar(gained: int, lost: int) -> float:
     return float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 
-def paired_bootstrap(verdicts: Any, baseline: Any, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile interval of the difference of accuracies, questions drawn with replacement.
+def paired_bootstrap(verdicts: ArrayLike, baseline: ArrayLike, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile interval of the difference of two accuracies, with questions drawn with replacement.
+
+    verdicts, baseline: [questions], right or wrong.
 
     A resample's difference is (gains - losses) / n, and its counts of gains and losses are multinomial.
     """

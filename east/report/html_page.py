@@ -22,6 +22,7 @@ def page(title: str, sections: Sequence[Section], sets: Sequence[QuestionSet]) -
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(PARTS),
         autoescape=True,
+        keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
         finalize=_without_half_pairs,
     )

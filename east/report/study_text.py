@@ -1,9 +1,8 @@
 """The text of a study's report: the summary, Table 1, Figures 3 to 5 and n, written from the numbers."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from east.evaluation import significance
 from east.evaluation.significance import Interval
@@ -14,7 +13,7 @@ from east.study import results
 from east.study.results import Row
 from east.study.rows import StudyFile, StudyRow, value
 
-Columns = dict[str, Callable[[StudyRow], Any]]
+Columns = Mapping[str, Callable[[StudyRow], object]]
 LEVEL = 0.05
 PANEL = ("task", "model", "loss", "n")
 SWEEP = (*PANEL, "strategy")

@@ -14,6 +14,7 @@ from east.run import files
 from east.study.rows import StudyFile, StudyRow, value
 from east.study.study_file import BACKBONE, METHODS
 
+Verdicts = dict[str, bool]  # question id to right or wrong
 FILE = "study.json"
 SETTING = ("task", "model", "loss", "n", "round")  # keys in which two compared cells are equal
 FIELDS = ("id", "task", "model", "seed", "loss", "method", "strategy", "a", "n", "round", "in", "status", "eval")
@@ -86,8 +87,8 @@ def accuracy_of(folder: Path, cell: StudyRow, evaluation: str) -> float:
         raise ValueError(message) from None
 
 
-def verdicts(folder: Path, cell: StudyRow) -> dict[str, bool]:
-    """Question id to right or wrong, of a cell's greedy answers."""
+def verdicts(folder: Path, cell: StudyRow) -> Verdicts:
+    """The verdicts of a cell's greedy answers."""
     path = folder / cell["eval"] / "graded" / "questions.jsonl"
     return {row["question"]: bool(row["correct"][0]) for row in files.read_jsonl(path)}
 
@@ -176,9 +177,9 @@ def corrected(rows: list[Compared], tested: list[bool]) -> list[Compared]:
     return rows
 
 
-def by_seed(cells: list[StudyRow], folder: Path) -> dict[Any, dict[str, bool]]:
+def by_seed(cells: list[StudyRow], folder: Path) -> dict[int, Verdicts]:
     """Verdicts of finished cells by seed. Raises ValueError when two cells of one method have the same seed."""
-    tables: dict[Any, dict[str, bool]] = {}
+    tables: dict[int, Verdicts] = {}
     for cell in done(cells):
         if cell["seed"] in tables:
             raise ValueError(f"study.json: {name_of(cell)} of {cell['id']!r} has seed {cell['seed']} twice; keep one")
@@ -186,7 +187,7 @@ def by_seed(cells: list[StudyRow], folder: Path) -> dict[Any, dict[str, bool]]:
     return tables
 
 
-def over_seeds(tables: list[dict[str, bool]]) -> Interval:
+def over_seeds(tables: list[Verdicts]) -> Interval:
     """Mean accuracy with its interval for other seeds on the same questions; where there is only one model (one seed,
     or a backbone that all seeds share) with Wilson's interval, for other questions.
     """
@@ -196,9 +197,7 @@ def over_seeds(tables: list[dict[str, bool]]) -> Interval:
     return Interval(correct / n, *significance.wilson(correct, n))
 
 
-def compared(
-    results: dict[Any, dict[str, bool]], baseline: dict[Any, dict[str, bool]]
-) -> tuple[Paired | None, float, int]:
+def compared(results: dict[int, Verdicts], baseline: dict[int, Verdicts]) -> tuple[Paired | None, float, int]:
     """(difference, sign-flip p, seeds) over the seeds that both have: with crossed seeds and questions, or for one seed
     with McNemar's test and the bootstrap's interval, which let only the questions vary.
     """
@@ -251,7 +250,7 @@ def series(
 
     Raises ValueError where two cells of one seed belong to one point: a seed counts once.
     """
-    lines: dict[str, dict[float, dict[Any, StudyRow]]] = {}
+    lines: dict[str, dict[float, dict[int, StudyRow]]] = {}
     for cell in cells:
         if value(cell, y) is None:
             continue

@@ -34,19 +34,7 @@ def run(study: Study) -> None:
         with tqdm(total=len(ledger.rows), initial=len(ledger.rows) - len(needs), desc=study.name, unit="cell") as bar:
 
             def report(name: str, end: job_graph.End | None) -> None:
-                for identity in [i for i, names in needs.items() if name in names]:
-                    if end is None:
-                        ledger.started(identity, name)
-                    elif end.error is not None:
-                        del needs[identity]
-                        ledger.failed(identity, f"{name}: {end.error}")
-                    else:
-                        needs[identity].remove(name)
-                        ledger.spent(identity, name, end.seconds)
-                        if not needs[identity]:
-                            del needs[identity]
-                            ledger.done(identity)
-                    bar.update(int(end is not None and identity not in needs))
+                bar.update(track(ledger, needs, name, end))
                 if end is not None and end.error is not None:
                     bar.write(f"failed: {name}: {end.error}")
 
@@ -61,6 +49,27 @@ def run(study: Study) -> None:
             f"{len(failed)} of {len(ledger.rows)} cells failed, the first in {failed[0]['error']} (its log is in "
             f"{folder / 'logs'}); fix it, then the same command tries them again"
         )
+
+
+def track(ledger: Ledger, needs: dict[str, set[str]], job: str, end: job_graph.End | None) -> int:
+    """Record the start (end: None) or the end of a job; returns the number of cells that have ended with it.
+
+    needs: by cell, the jobs that have not succeeded yet; cells that have ended are removed.
+    """
+    waiting = [cell for cell, jobs in needs.items() if job in jobs]
+    for cell in waiting:
+        if end is None:
+            ledger.started(cell, job)
+        elif end.error is not None:
+            del needs[cell]
+            ledger.failed(cell, f"{job}: {end.error}")
+        else:
+            needs[cell].remove(job)
+            ledger.spent(cell, job, end.seconds)
+            if not needs[cell]:
+                del needs[cell]
+                ledger.done(cell)
+    return sum(cell not in needs for cell in waiting)
 
 
 def prepare(study: Study) -> bool:

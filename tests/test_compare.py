@@ -16,8 +16,8 @@ def test_compare_counts_flips_both_ways_and_refuses_other_questions():
 
 def test_groups_have_their_own_interval():
     verdicts = {"a": True, "b": False, "c": True}
-    comparison = compare.by_group(verdicts, {"a": {"level": 1}, "b": {"level": 1}, "c": {"level": 2}})
-    assert comparison["level"]["1"]["accuracy"] == 0.5 and comparison["level"]["2"]["n"] == 1
+    groups = compare.by_group(verdicts, {"a": {"level": 1}, "b": {"level": 1}, "c": {"level": 2}})
+    assert groups["level"]["1"]["accuracy"] == 0.5 and groups["level"]["2"]["n"] == 1
 
 
 def test_table_puts_the_backbone_first_and_shows_the_paired_test():

@@ -13,7 +13,7 @@ import pytest
 
 from east.report import compose, explorer, html_page, weights_by_question
 from east.run import config, files
-from tests import conftest, made_study
+from tests import conftest, synthetic_study
 
 webdriver = pytest.importorskip("selenium.webdriver")
 DRIVER = shutil.which("chromedriver")
@@ -49,14 +49,14 @@ def browser():
 def wait(driver, script, *words, seconds=30):
     """The first true value of a script's expression."""
     end = time.monotonic() + seconds
-    while not (found := driver.execute_script(f"return {script}", *words)):
+    while not (result := driver.execute_script(f"return {script}", *words)):
         assert time.monotonic() < end, f"{script} stayed false: {driver.get_log('browser')}"
         time.sleep(0.02)
-    return found
+    return result
 
 
 def visit(driver, path: Path) -> float:
-    """Open a page; seconds until it can be used. No error, no fetch and no foreign script may have happened."""
+    """Open a page without errors, fetches and other scripts; returns the seconds until it can be used."""
     start = time.monotonic()
     driver.get(path.as_uri())
     wait(driver, "document.body && document.body.dataset.ready")
@@ -73,9 +73,9 @@ def clean(driver):
 
 
 def texts(driver, selector: str) -> list[str]:
-    """Texts of the elements that a selector finds; half a surrogate pair, which cannot travel, is replaced."""
-    found = "[...document.querySelectorAll(arguments[0])].map(e => e.textContent.toWellFormed())"
-    return driver.execute_script(f"return {found}", selector)
+    """Texts of the elements that a selector finds; half a surrogate pair, which the driver cannot send, is replaced."""
+    elements = "[...document.querySelectorAll(arguments[0])].map(e => e.textContent.toWellFormed())"
+    return driver.execute_script(f"return {elements}", selector)
 
 
 def ids(driver) -> list[str]:
@@ -85,7 +85,7 @@ def ids(driver) -> list[str]:
 
 
 def picked(driver, name: str | None = None) -> str:
-    """The id that the panel shows, once it shows one (or this one)."""
+    """The id that the panel shows, once it shows one (or `name`)."""
     title = "document.querySelector('#panel h2')?.textContent.toWellFormed()"
     return wait(driver, title if name is None else f"{title} === arguments[0] && arguments[0]", name)
 
@@ -103,17 +103,17 @@ def count(driver):
 
 
 def well_formed(text: str) -> str:
-    """What toWellFormed makes of a text: half a surrogate pair cannot travel to us."""
+    """What toWellFormed makes of a text: the driver cannot send half a surrogate pair."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """The page of a made run with hostile texts: (path, graded rows, entropy weights, accuracy weights)."""
+def synthetic(tmp_path_factory):
+    """The page of a synthetic run with hostile texts: (path, graded rows, entropy weights, accuracy weights)."""
     folder = tmp_path_factory.mktemp("page") / "round_1"
     rng = np.random.default_rng(3)
-    made_study.write_round(folder, *made_study.made_rows(90, 12, rng, hostile=True))
-    made_study.write_weights(folder, "sft", [("uniform", 1.0), ("entropy", 1.0), ("accuracy", 1.0)])
+    synthetic_study.write_round(folder, *synthetic_study.random_rows(90, 12, rng, hostile=True))
+    synthetic_study.write_weights(folder, "sft", [("uniform", 1.0), ("entropy", 1.0), ("accuracy", 1.0)])
     weights = sorted((folder / "weights" / "sft").iterdir())
     packed = compose.packed("run", folder / "graded", folder / "samples", weights, explorer.BUDGET)
     path = folder / "report.html"
@@ -123,33 +123,33 @@ def made(tmp_path_factory):
     return path, rows, columns["entropy"], columns["accuracy"]
 
 
-def test_opens_without_network_and_hostile_text_does_not_run(browser, made):
-    path, rows, _, _ = made
+def test_opens_without_network_and_hostile_text_does_not_run(browser, synthetic):
+    path, rows, _, _ = synthetic
     visit(browser, path)
-    for k in range(len(made_study.HOSTILE) + 2):  # every hostile text comes into sight
+    for k in range(len(synthetic_study.HOSTILE) + 2):  # every hostile text comes into sight
         browser.execute_script("document.querySelectorAll('#list .row')[arguments[0]].click()", k)
         time.sleep(0.05)
-    for name in ("made/train/0</script>", "made/train/1<img"):
+    for name in ("synthetic/train/0</script>", "synthetic/train/1<img"):
         fill(browser, "find", name)
         browser.execute_script("document.querySelector('#list .row').click()")
         wait(browser, "document.querySelector('#panel h2').textContent.startsWith(arguments[0])", name)
     clean(browser)
-    made_of_text = "return document.querySelectorAll('#panel img, #panel script, #list img, #list script').length"
-    assert browser.execute_script(made_of_text) == 0
+    elements_of_text = "return document.querySelectorAll('#panel img, #panel script, #list img, #list script').length"
+    assert browser.execute_script(elements_of_text) == 0
     assert count(browser) == 1 and "<img src=x" not in path.read_text()
 
 
-def test_order_is_by_disagreement_of_entropy_and_accuracy_weights(browser, made):
-    path, rows, entropy, accuracy = made
+def test_order_is_by_disagreement_of_entropy_and_accuracy_weights(browser, synthetic):
+    path, rows, entropy, accuracy = synthetic
     visit(browser, path)
     gaps = {q: abs(entropy[q] - accuracy[q]) for q in rows if q in entropy}
     best = sorted(gaps.values(), reverse=True)
-    found = [gaps[next(q for q in rows if well_formed(q) == name)] for name in ids(browser)]
-    assert len(found) >= 8 and found == pytest.approx(best[: len(found)], abs=1e-4)
+    shown = [gaps[next(q for q in rows if well_formed(q) == name)] for name in ids(browser)]
+    assert len(shown) >= 8 and shown == pytest.approx(best[: len(shown)], abs=1e-4)
 
 
-def test_click_on_a_point_shows_question_clusters_responses_and_weights(browser, made):
-    path, rows, entropy, accuracy = made
+def test_click_on_a_point_shows_question_clusters_responses_and_weights(browser, synthetic):
+    path, rows, entropy, accuracy = synthetic
     visit(browser, path)
     x, y = browser.execute_script(SPOT)
     canvas = browser.find_element("id", "scatter")
@@ -160,7 +160,7 @@ def test_click_on_a_point_shows_question_clusters_responses_and_weights(browser,
     row = next(r for q, r in rows.items() if well_formed(q) == name)
     (panel,) = texts(browser, "#panel")
     assert f"{row['entropy']:.3f}entropy" in panel and f"{row['accuracy']:.3f}accuracy" in panel
-    assert f"Gold answer: {row['gold']}" in panel and "if nobody minds?" in panel
+    assert f"Gold answer: {row['gold']}" in panel and "in decimal?" in panel
     expected = {"sft: entropy a = 1": entropy, "sft: accuracy a = 1": accuracy}
     weights = dict(zip(texts(browser, ".weight > :first-child"), texts(browser, ".weight > :last-child"), strict=True))
     for label, column in expected.items():
@@ -172,13 +172,13 @@ def test_click_on_a_point_shows_question_clusters_responses_and_weights(browser,
         assert mark[0] == ("✓" if cluster["correct"] else "✗") and mark.endswith(f"{cluster['count']} of {row['n']}")
     responses = texts(browser, "#panel .response")
     assert responses and all("So the answer is" in t and ("right" in t or "wrong" in t) for t in responses)
-    # kind of colour under the pointer: the entropy weight is the larger one
+    # the clicked point has the colour of a larger entropy weight
     assert entropy[row["question"]] - accuracy[row["question"]] >= 0.1
     clean(browser)
 
 
-def test_sort_and_filter_change_the_list(browser, made):
-    path, rows, entropy, _ = made
+def test_sort_and_filter_change_the_list(browser, synthetic):
+    path, rows, entropy, _ = synthetic
     visit(browser, path)
     browser.execute_script("document.querySelector('[data-sort=rejection]').click()")
     values = sorted((r["rejection"] for r in rows.values()), reverse=True)
@@ -198,8 +198,8 @@ def test_sort_and_filter_change_the_list(browser, made):
     clean(browser)
 
 
-def test_keyboard_walks_through_the_list(browser, made):
-    visit(browser, made[0])
+def test_keyboard_walks_through_the_list(browser, synthetic):
+    visit(browser, synthetic[0])
     names = ids(browser)
     listbox = browser.find_element("id", "list")
     listbox.send_keys(ARROW_DOWN)
@@ -219,31 +219,31 @@ SLOW = """  // what is unpacked next comes 300 ms late
     const json = Response.prototype.json;
     Response.prototype.json = async function () {
         Response.prototype.json = json;
-        const found = await json.call(this);
+        const value = await json.call(this);
         await new Promise(done => setTimeout(done, 300));
         window.answered = true;
-        return found;
+        return value;
     };
 """
 
 
 @pytest.fixture(scope="module")
 def two_sets(tmp_path_factory):
-    """A page of two sets whose questions have unlike names."""
+    """A page of two sets whose questions have different names."""
     sets = []
     for name in ("first", "second"):
         folder = tmp_path_factory.mktemp(name) / "round_1"
-        rows, responses, asked = made_study.made_rows(70, 8, np.random.default_rng(1), hostile=False)
+        rows, responses, asked = synthetic_study.random_rows(70, 8, np.random.default_rng(1), hostile=False)
         rows = [{**row, "question": f"{name}/{k}"} for k, row in enumerate(rows)]
-        made_study.write_round(folder, rows, responses, asked)
+        synthetic_study.write_round(folder, rows, responses, asked)
         sets.append(compose.packed(name, folder / "graded", folder / "samples", [], explorer.BUDGET))
     path = tmp_path_factory.mktemp("two") / "report.html"
     files.write_text(path, html_page.page("two", [], sets))
     return path
 
 
-def test_another_set_leaves_nothing_of_the_one_before(browser, two_sets):
-    """The panel is empty again, also where a click was still being answered; of two choices the last one counts."""
+def test_choosing_another_set_empties_the_panel(browser, two_sets):
+    """Also where a clicked question was still being unpacked; of two choices the last one counts."""
     visit(browser, two_sets)
     first = "document.querySelector('#list .row span')?.textContent.startsWith(arguments[0])"
     (idle,) = texts(browser, "#panel")
@@ -269,42 +269,42 @@ def test_another_set_leaves_nothing_of_the_one_before(browser, two_sets):
 
 
 def picked_after_click(driver) -> str:
-    """Click the first row; the id that the panel then shows."""
+    """Click the first row; returns the id that the panel then shows."""
     driver.execute_script("document.querySelector('#list .row').click()")
     return picked(driver, ids(driver)[0])
 
 
-def test_narrow_window_does_not_scroll_sideways(browser, made):
+def test_narrow_window_does_not_scroll_sideways(browser, synthetic):
     browser.set_window_size(500, 900)
     try:
-        visit(browser, made[0])
+        visit(browser, synthetic[0])
         assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
     finally:
         browser.set_window_size(1400, 1000)
 
 
 def test_page_of_a_real_run(browser, tmp_path, tiny_model):
-    """Graded, indexed and weighed by the stages, nothing evaluated: the public command makes a page."""
-    found = conftest.prepare(tmp_path, tiny_model)
-    done = conftest.command("python", "-m", "east", "report", "--config", conftest.run_file(tmp_path, found))
+    """Graded, indexed and weighed, but not evaluated: `east report` writes a page."""
+    run = conftest.prepare(tmp_path, tiny_model)
+    done = conftest.command("python", "-m", "east", "report", "--config", conftest.run_file(tmp_path, run))
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "Nothing has been evaluated yet" in (found.folder / "report.md").read_text()
-    visit(browser, found.folder / "report.html")
+    assert "Nothing has been evaluated yet" in (run.folder / "report.md").read_text()
+    visit(browser, run.folder / "report.html")
     assert count(browser) == conftest.QUESTIONS
     browser.execute_script("document.querySelector('#list .row').click()")
     wait(browser, "document.querySelector('#panel .response')")
     (panel,) = texts(browser, "#panel")
     assert "sft: entropy a = 1" in panel and "sft: accuracy a = 1 (computed for this page)" in panel
-    assert found.weighting == config.Weighting()
+    assert run.weighting == config.Weighting()
 
 
-def test_7500_questions_of_128_responses_are_pleasant(browser, tmp_path):
-    """The size that a paper's run has: the page stays small, opens and answers fast, and says what it leaves out."""
-    few, responses, asked = made_study.made_rows(150, 128, np.random.default_rng(5), hostile=False)
-    rows = [{**few[k % 150], "question": f"made/train/{k}"} for k in range(7500)]
+def test_a_page_of_7500_questions_with_128_responses_is_fast(browser, tmp_path):
+    """As many as in the paper's runs: the page is small, opens and answers fast, and says what it leaves out."""
+    few, responses, asked = synthetic_study.random_rows(150, 128, np.random.default_rng(5), hostile=False)
+    rows = [{**few[k % 150], "question": f"synthetic/train/{k}"} for k in range(7500)]
     folder = tmp_path / "round_1"
-    made_study.write_round(folder, rows, responses * 50, asked * 50)
-    made_study.write_weights(folder, "sft", [("entropy", 1.0), ("accuracy", 1.0)])
+    synthetic_study.write_round(folder, rows, responses * 50, asked * 50)
+    synthetic_study.write_weights(folder, "sft", [("entropy", 1.0), ("accuracy", 1.0)])
     weights = sorted((folder / "weights" / "sft").iterdir())
     start = time.monotonic()
     packed = compose.packed("run", folder / "graded", folder / "samples", weights, 6_000_000)

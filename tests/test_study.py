@@ -1,5 +1,6 @@
-"""Studies: which cells and stages a file asks for, and a small one from its first command to its last."""
+"""Studies: the cells and jobs of a study file, and a small study from its first command to its last."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -11,10 +12,9 @@ import yaml
 
 from east.report import study_text
 from east.run import files
-from east.study import job_graph, plan, study_file
+from east.study import job_graph, plan, runner, study_file
 from east.study.job_graph import Job
 from east.study.ledger import Ledger
-from east.study.runner import link_samples
 from tests.conftest import ROOT, command, environment
 
 A = {"runs": {"sft": "sft.yaml", "dpo": "dpo.yaml"}, "a": 1.5, "select": [90, 100],
@@ -22,7 +22,7 @@ A = {"runs": {"sft": "sft.yaml", "dpo": "dpo.yaml"}, "a": 1.5, "select": [90, 10
 
 
 def write_study(folder: Path, **changes) -> Path:
-    """A study file with run files for SFT and DPO beside it."""
+    """A study file with run files for SFT and DPO next to it."""
     run = {"run": "unused", "model": {"path": "m"}, "sampling": {"engine": "transformers"}}
     (folder / "sft.yaml").write_text(yaml.safe_dump(run))
     (folder / "dpo.yaml").write_text(yaml.safe_dump({**run, "loss": {"name": "dpo"}}))
@@ -41,17 +41,17 @@ def load(folder: Path, **changes) -> study_file.Study:
 def test_a_grid_is_every_combination_and_equal_cells_are_one(tmp_path):
     """Per seed: 1 backbone; sft and dpo x (vanilla, lw_p, east): 6; a in {-1, 1.5} for SFT: 1 more, for east at the
     task's own a = 1.5 is in `table` already; n in {4, 16}: 1 more; rounds 2 of vanilla and east: 2 more."""
-    found = plan.expand(load(tmp_path, experiments={
+    cells = plan.expand(load(tmp_path, experiments={
         "table": {"loss": ["sft", "dpo"], "method": ["vanilla", "lw_p", "east"]},
         "curve": {"a": [-1, 1.5], "select": True},
         "n": {"n": [4, 16]},
         "rounds": {"method": ["vanilla", "east"], "rounds": 2},
     }))  # fmt: skip
-    assert len(found) == 2 * (1 + 6 + 1 + 1 + 2) == len({c.id for c in found})
-    east = next(c for c in found if c.label == "sft-east-entropy-1.5" and (c.n, c.round, c.seed) == (16, 1, 0))
+    assert len(cells) == 2 * (1 + 6 + 1 + 1 + 2) == len({c.id for c in cells})
+    east = next(c for c in cells if c.label == "sft-east-entropy-1.5" and (c.n, c.round, c.seed) == (16, 1, 0))
     assert east.experiments == ("table", "curve", "n", "rounds") and east.select
-    assert [c.select for c in found if c.label == "sft-vanilla" and c.round == 1] == [False, False]
-    assert {c.loss for c in found} == {None, "sft", "dpo"}
+    assert [c.select for c in cells if c.label == "sft-vanilla" and c.round == 1] == [False, False]
+    assert {c.loss for c in cells} == {None, "sft", "dpo"}
 
 
 def test_a_cell_is_a_run_file_and_overrides(tmp_path):
@@ -59,13 +59,13 @@ def test_a_cell_is_a_run_file_and_overrides(tmp_path):
         "curve": {"a": [-1]}, "five": {"strategy": ["rejection"], "a": [0.5]},
         "local": {"loss": ["dpo"], "method": ["lw_w"]}, "rounds": {"method": ["vanilla"], "rounds": 2},
     })  # fmt: skip
-    found = {c.label + f"-{c.round}": plan.settings(study, c) for c in plan.expand(study) if c.seed == 1}
-    dropped, local = found["sft-east-entropy--1-1"], found["dpo-lw_w-1"]
+    runs = {c.label + f"-{c.round}": plan.settings(study, c) for c in plan.expand(study) if c.seed == 1}
+    dropped, local = runs["sft-east-entropy--1-1"], runs["dpo-lw_w-1"]
     assert (dropped.weighting.a, dropped.weighting.zero, dropped.weighting.strategy) == (-1, "drop", "entropy")
     assert (local.loss.name, local.loss.local_weight, local.weighting.strategy) == ("dpo", "lw_w", "uniform")
-    assert {c.sampling.seed for c in found.values()} == {c.train.seed for c in found.values()} == {1}
-    assert found["sft-east-rejection-0.5-1"].weighting.slug == "rejection-power-0.5"
-    first, second = found["sft-vanilla-1"], found["sft-vanilla-2"]
+    assert {c.sampling.seed for c in runs.values()} == {c.train.seed for c in runs.values()} == {1}
+    assert runs["sft-east-rejection-0.5-1"].weighting.slug == "rejection-power-0.5"
+    first, second = runs["sft-vanilla-1"], runs["sft-vanilla-2"]
     assert (second.round, second.model.path) == (2, str(first.folder_of("train") / "final"))
     assert first.folder_of("samples") == local.folder_of("samples") != second.folder_of("samples")
 
@@ -77,19 +77,19 @@ def test_shared_stages_are_planned_once_and_in_order(tmp_path):
         "table": {"loss": ["sft", "dpo"], "method": ["vanilla", "east"]}, "n": {"n": [4]},
         "rounds": {"method": ["vanilla"], "rounds": 2},
     })  # fmt: skip
-    found = plan.expand(study)
-    made = plan.Plan(study, found)
-    names = list(made.jobs)
+    cells = plan.expand(study)
+    jobs_of = plan.Plan(study, cells)
+    names = list(jobs_of.jobs)
     stages = [Path(name).name.split("-")[0] for name in names]
     expected = {"sample": 2, "grade": 3, "index": 4, "weigh": 6, "reference": 1, "train": 6, "evaluate": 7}
     assert {stage: stages.count(stage) for stage in set(stages)} == expected
-    for i, job in enumerate(made.jobs.values()):
+    for i, job in enumerate(jobs_of.jobs.values()):
         assert all(names.index(need) < i for need in job.after), job
-    small = next(c for c in found if c.n == 4)
-    assert "m-t/seed_0/n16/round_1/sample" in made.needs(small)
-    assert not any("dpo" in name for name in made.needs(small))
-    second = next(c for c in found if c.round == 2)
-    assert made.jobs[f"{second.place}/sample"].after == ("m-t/seed_0/n16/round_1/sft-vanilla/train",)
+    small = next(c for c in cells if c.n == 4)
+    assert "m-t/seed_0/n16/round_1/sample" in jobs_of.needs(small)
+    assert not any("dpo" in name for name in jobs_of.needs(small))
+    second = next(c for c in cells if c.round == 2)
+    assert jobs_of.jobs[f"{second.place}/sample"].after == ("m-t/seed_0/n16/round_1/sft-vanilla/train",)
 
 
 @pytest.mark.parametrize(
@@ -119,24 +119,24 @@ def test_bad_study_files_are_refused(tmp_path, changes, message):
 
 
 def test_the_small_study_is_the_papers_grid(tmp_path):
-    """The paper's grid and no less: what is taken out of the file is missing from the report."""
+    """The whole grid of the paper: what is removed from the file is missing in the report."""
     study = study_file.load(str(ROOT / "configs" / "study_small.yaml"), [])
     assert study.seeds == [0, 1, 2, 3, 4] and study.n == 128
     assert [task.name for task in study.tasks] == ["tiny-easy", "tiny-hard"]
-    asked = {name: e.model_dump(exclude_defaults=True) for name, e in study.experiments.items()}
-    assert asked == {
+    experiments = {name: e.model_dump(exclude_defaults=True) for name, e in study.experiments.items()}
+    assert experiments == {
         "table1": {"loss": ["sft", "dpo", "kto"], "method": ["vanilla", "lw_w", "lw_p", "east"]},
         "fig3": {"a": [-3, -2, -1, -0.5, 0.5, 1, 1.5, 2, 3, "auto"], "select": True},
         "fig4": {"method": ["vanilla", "east"], "n": [16], "rounds": 3},
         "fig5": {"strategy": ["entropy", "accuracy", "rejection"], "a": [0.5, 1, 1.5]},
         "n": {"method": ["vanilla", "east"], "n": [8, 16, 32, 64, 128]},
     }
-    assert tuple(asked) == study_text.SHOWN
+    assert tuple(experiments) == study_text.SHOWN
     assert all((task.model_dump()["a"], task.select) == (1, (4400, 4900)) for task in study.tasks)
 
 
 def test_the_llama_study_is_the_papers_grid():
-    """The 16 exponents that the paper searches, and auto; its authors' table beside it."""
+    """The 16 exponents that the paper searches, and auto; with the numbers of the paper's table."""
     study = study_file.load(str(ROOT / "configs" / "study_llama.yaml"), [])
     assert study.experiments["fig3"].a == [
         -3, -2.5, -2, -1.5, -1.25, -1, -0.5, 0.1, 0.2, 0.5, 0.7, 1, 1.5, 2, 2.5, 3, "auto",
@@ -152,32 +152,32 @@ def test_the_llama_study_is_the_papers_grid():
     lines = [(None, "backbone"), *((loss, m) for loss in ("sft", "dpo", "kto") for m in ("vanilla", "east"))]
     for column, percents in columns.items():
         assert [paper[(*column, *line)] for line in lines] == pytest.approx([p / 100 for p in percents])
-    for task in study.tasks:  # MATH's own order would hold out precalculus alone
+    for task in study.tasks:  # in MATH's own order the held-out rows would all be precalculus
         assert ("task.shuffle=0" in task.set) == (task.task == "math")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("study_*.yaml")), ids=lambda p: p.stem)
 def test_every_shipped_study_is_a_plan(path):
     study = study_file.load(str(path), [])
-    found = plan.expand(study)
-    assert len(plan.Plan(study, found).jobs) > 2 * len(found)
+    cells = plan.expand(study)
+    assert len(plan.Plan(study, cells).jobs) > 2 * len(cells)
     assert len({s["task"] for s in study.model_dump()["tasks"]}) == 2
 
 
 def test_jobs_run_side_by_side_and_a_failure_stops_only_what_needs_it(tmp_path):
-    """a -> b -> c and d; b fails: c never starts, d does not care. a and d meet: both see the other's file."""
-    meet = (
+    """a -> b -> c and d; b fails: c never starts, d runs. a and d run at once: each waits for the other's file."""
+    wait = (
         "import pathlib, sys, time; here, there = map(pathlib.Path, sys.argv[1:]); here.touch(); start = time.time()\n"
         "while not there.exists(): assert time.time() < start + 60; time.sleep(0.01)"
     )
-    (tmp_path / "meet.py").write_text(meet)
-    late = "import time; time.sleep(2); raise SystemExit('error: no such luck')"  # d, which a has met, is over by then
+    (tmp_path / "wait.py").write_text(wait)
+    late = "import time; time.sleep(2); raise SystemExit('error: no luck')"  # d has ended by then
     (tmp_path / "fail.py").write_text(late)
     python, a, d = sys.executable, str(tmp_path / "a"), str(tmp_path / "d")
     ended: list[tuple[str, str | None]] = []
     job_graph.run(
         [
-            Job("a", [python, str(tmp_path / "meet.py"), a, d]),
+            Job("a", [python, str(tmp_path / "wait.py"), a, d]),
             Job("b", [python, str(tmp_path / "fail.py")], ("a",)),
             Job("c", [python, "-c", "1"], ("b",)),
             Job("x/d", ["/bin/sh", "-c", f"touch {d}; while ! test -e {a}; do sleep 0.1; done; echo $COLOUR"]),
@@ -185,12 +185,38 @@ def test_jobs_run_side_by_side_and_a_failure_stops_only_what_needs_it(tmp_path):
         [{"COLOUR": "red"}, {"COLOUR": "red"}], False, tmp_path / "logs",
         lambda name, end: ended.append((name, end.error)) if end else None,
     )  # fmt: skip
-    assert sorted(ended[:2]) == [("a", None), ("x/d", None)] and ended[2:] == [("b", "no such luck")]
+    assert sorted(ended[:2]) == [("a", None), ("x/d", None)] and ended[2:] == [("b", "no luck")]
     assert (tmp_path / "logs" / "x" / "d.log").read_text() == "red\n"
 
 
+def test_modules_that_the_warm_process_imports_exist():
+    """multiprocessing ignores a preloaded module that it cannot import: a renamed one would only cost time."""
+    assert all(importlib.util.find_spec(name) for name in job_graph.WARM if name.startswith("east."))
+
+
+def test_jobs_start_in_the_order_given_where_several_could(tmp_path):
+    """One slot: d is ready before b and c are, and starts after them."""
+    jobs = [Job("a", ["true"]), Job("b", ["true"], ("a",)), Job("c", ["true"], ("a",)), Job("d", ["true"])]
+    started: list[str] = []
+    job_graph.run(
+        jobs, [{}], False, tmp_path, lambda name, end: started.append(name) if end is None else None
+    )  # fmt: skip
+    assert started == ["a", "b", "c", "d"]
+
+
+def test_a_second_study_in_a_folder_is_refused_in_one_line(tmp_path):
+    """The lock is released when the first study ends, also by an interrupt."""
+    with pytest.raises(KeyboardInterrupt), runner.locked(tmp_path):
+        with pytest.raises(ValueError, match="another `east study` is running in it") as error, runner.locked(tmp_path):
+            pass
+        assert "\n" not in str(error.value)
+        raise KeyboardInterrupt
+    with runner.locked(tmp_path):
+        pass
+
+
 def answers(folder: Path, count: int) -> Path:
-    """Questions that contain their answers: a tiny model answers some right after seconds of teaching."""
+    """Questions that contain their answers: after seconds of training a tiny model answers some of them right."""
     rows = [{"id": f"q{i}", "question": f"{i} say {1 + i % 5}", "answer": str(1 + i % 5)} for i in range(count)]
     lines = [{**row, "solution": f"\\boxed{{{row['answer']}}}"} for row in rows]
     path = folder / "questions.jsonl"
@@ -228,8 +254,8 @@ def small_study(folder: Path) -> Path:
     return path
 
 
-def stop_it(line: list[str], when: Path) -> str:
-    """Start a command, send it SIGTERM once a file is there; what it said."""
+def stop(line: list[str], when: Path) -> str:
+    """Start a command and send it SIGTERM once a file exists; returns its stderr."""
     process = subprocess.Popen(
         [sys.executable, *line[1:]], cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True
     )
@@ -237,17 +263,17 @@ def stop_it(line: list[str], when: Path) -> str:
     while not when.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     process.terminate()
-    said = process.communicate(timeout=60)[1]
-    assert process.returncode == 130, said[-2000:]
-    return said
+    printed = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, printed[-2000:]
+    return printed
 
 
-def test_a_study_is_stopped_goes_on_past_a_failed_cell_and_skips_what_is_done(tmp_path):
+def test_a_study_is_stopped_continues_after_a_failed_cell_and_skips_finished_cells(tmp_path):
     path = small_study(tmp_path)
     line = ["python", "-m", "east", "study", "--config", str(path)]
-    assert "interrupted" in stop_it(line, tmp_path / "taught" / "round_1" / "train" / "backbone" / "plan.json")
-    book = json.loads((tmp_path / "out" / "study.json").read_text())
-    assert {row["status"] for row in book["cells"]} == {"waiting"}
+    assert "interrupted" in stop(line, tmp_path / "taught" / "round_1" / "train" / "backbone" / "plan.json")
+    written = json.loads((tmp_path / "out" / "study.json").read_text())
+    assert {row["status"] for row in written["cells"]} == {"waiting"}
     inside = tmp_path / "out" / "tiny-say" / "seed_0" / "n8"
     blocked = inside / "round_1" / "train" / "sft-east-entropy-1"
     blocked.mkdir(parents=True)
@@ -271,7 +297,9 @@ def test_a_study_is_stopped_goes_on_past_a_failed_cell_and_skips_what_is_done(tm
                 assert result["n"] == (20 if key == "eval" else 10)
         for key in ("weights", "graded", "samples"):
             assert row[key] is None or (tmp_path / "out" / row[key] / "manifest.json").exists()
-    assert [row for row in study["cells"] if row["id"] in rows] == list(rows.values()), "what is done is not done again"
+    assert [row for row in study["cells"] if row["id"] in rows] == list(rows.values()), (
+        "finished cells are not made again"
+    )
     four = json.loads((inside.with_name("n4") / "round_1" / "graded" / "questions.jsonl").open().readline())
     eight = json.loads((inside / "round_1" / "graded" / "questions.jsonl").open().readline())
     assert (four["n"], eight["n"]) == (4, 8) and four["answer"] == eight["answer"][:4]
@@ -279,8 +307,8 @@ def test_a_study_is_stopped_goes_on_past_a_failed_cell_and_skips_what_is_done(tm
     began = (tmp_path / "out" / "logs").stat().st_mtime
     third = command(*line)
     assert third.returncode == 0 and (tmp_path / "out" / "logs").stat().st_mtime == began
-    results_of_another_time_are_not_kept(path, study["cells"])
-    models_go_once_nothing_starts_from_them(path, study["cells"])
+    results_of_changed_inputs_are_not_kept(path, study["cells"])
+    models_are_deleted_once_nothing_starts_from_them(path, study["cells"])
 
 
 def waiting(path: Path, *changes: str) -> list[str]:
@@ -289,15 +317,15 @@ def waiting(path: Path, *changes: str) -> list[str]:
     return sorted(f"{c.label} {c.n} {c.round}" for c in Ledger(study, plan.expand(study)).waiting())
 
 
-def results_of_another_time_are_not_kept(path: Path, rows: list[dict]):
-    """A study whose every cell is done: whatever a result was made from, another one of it makes the cell wait."""
+def results_of_changed_inputs_are_not_kept(path: Path, rows: list[dict]):
+    """All cells of a study are done. A cell is waiting again when anything its result was made from has changed."""
     out, everything = path.parent / "out", sorted(f"{sft(r)} {r['n']} {r['round']}" for r in rows)
     kept = (out / "study.json").read_text()
     assert waiting(path) == []
     assert len(waiting(path, "seeds=[7]")) == len(rows), "a start that asks for other cells ..."
     assert waiting(path) == [], "... forgets none"
-    book = json.loads((out / "study.json").read_text())
-    assert book["seeds"] == [0, 7] and [r["seed"] for r in book["cells"]] == [0] * len(rows) + [7] * len(rows)
+    written = json.loads((out / "study.json").read_text())
+    assert written["seeds"] == [0, 7] and [r["seed"] for r in written["cells"]] == [0] * len(rows) + [7] * len(rows)
     (out / "study.json").write_text(json.dumps({"cells": [{"id": "x"}]}))
     with pytest.raises(ValueError, match="not the rows of a study; delete it"):
         waiting(path)
@@ -308,15 +336,15 @@ def results_of_another_time_are_not_kept(path: Path, rows: list[dict]):
     (path.parent / "teach.yaml").write_text(teach)
 
     def after(file: Path, change) -> list[str]:
-        """What waits once a file is changed; everything is then put back."""
+        """The waiting cells after a change of a file, which is then undone."""
         before = file.read_bytes()
         file.write_text(change(before.decode()))
         (out / "study.json").write_text(kept)
-        found = waiting(path)
+        cells = waiting(path)
         file.write_bytes(before)
         (out / "study.json").write_text(kept)
         assert waiting(path) == []
-        return found
+        return cells
 
     backbone = path.parent / "taught" / "round_1" / "train" / "backbone" / "final" / "config.json"
     assert after(backbone, lambda text: text + "\n") == everything
@@ -337,32 +365,32 @@ def sft(row: dict) -> str:
     return Path(row["train"]).name if row["train"] else "backbone"
 
 
-def models_go_once_nothing_starts_from_them(path: Path, rows: list[dict]):
-    """keep_models: false. Round 1's model stays while round 2 waits and goes when it is done; so do all others."""
+def models_are_deleted_once_nothing_starts_from_them(path: Path, rows: list[dict]):
+    """keep_models: false. Round 1's model is kept while round 2 is waiting, and deleted when it is done."""
     out = path.parent / "out"
     study = study_file.load(str(path), ["keep_models=false"])
-    book = Ledger(study, plan.expand(study))
+    ledger = Ledger(study, plan.expand(study))
     first, second = (next(r for r in rows if (sft(r), r["n"], r["round"]) == ("sft-vanilla", 8, t)) for t in (1, 2))
     final = {t: out / row["train"] / "final" for t, row in ((1, first), (2, second))}
     assert final[1].exists() and final[2].exists()
-    book.rows[second["id"]]["status"] = "waiting"
-    book.done(first["id"])
+    ledger.rows[second["id"]]["status"] = "waiting"
+    ledger.done(first["id"])
     assert final[1].exists(), "round 2 starts from it"
-    book.done(second["id"])
+    ledger.done(second["id"])
     assert not final[1].exists() and not final[2].exists()
-    assert Ledger(study, plan.expand(study)).waiting() == [], "results of a deleted model are valid"
+    assert Ledger(study, plan.expand(study)).waiting() == [], "the results of a deleted model are kept"
 
 
 def test_a_larger_n_of_an_old_folder_is_refused_in_one_line(tmp_path):
-    """n = 16 has samples of its own; where the study asks for 64, n = 16 would be a view of the first of those."""
+    """n = 16 has samples of its own; in a study with n = 64 they would be the first 16 of its samples."""
     study = load(tmp_path, seeds=[0], n=64, experiments={"e": {"n": [16, 64]}})
     small = next(c for c in plan.expand(study) if c.n == 16)
     own = plan.settings(study, small).folder_of("samples")
     own.mkdir(parents=True)
     with pytest.raises(ValueError, match="found responses drawn for n = 16, expected a link to those for n = 64") as e:
-        link_samples(study, small)
+        runner.link_samples(study, small)
     assert "\n" not in str(e.value) and own.is_dir()
     own.rmdir()
-    link_samples(study, small)
-    link_samples(study, small)
+    runner.link_samples(study, small)
+    runner.link_samples(study, small)
     assert own.readlink() == Path("../../n64/round_1/samples")

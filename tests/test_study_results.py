@@ -1,4 +1,4 @@
-"""Table 1, curves and sentences from a made study, against what can be worked out from its verdicts."""
+"""Table 1, curves and sentences of a synthetic study, compared with values computed from its verdicts."""
 
 import json
 import math
@@ -12,14 +12,14 @@ from east.report import compose, figures, study_text, weights_by_question
 from east.run import config
 from east.study import plan, results, study_file
 from east.study.ledger import Ledger
-from tests import made_study
+from tests import synthetic_study
 from tests.conftest import ROOT, command
 
 
 @pytest.fixture(scope="session")
 def study(tmp_path_factory):
-    """A made study with hostile texts, reported by the public command; (folder, what was printed)."""
-    folder = made_study.write(tmp_path_factory.mktemp("made"), seeds=3, lift=0.25, hostile=True)
+    """A synthetic study with hostile texts, after `east report`: (folder, printed text)."""
+    folder = synthetic_study.write(tmp_path_factory.mktemp("synthetic"), seeds=3, lift=0.25, hostile=True)
     done = command("python", "-m", "east", "report", "--study", folder)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder, done.stdout
@@ -32,8 +32,8 @@ def rows_of(folder):
 def test_table1_is_that_of_the_verdicts(study):
     """Means, differences and p from the folders' own numbers; Holm over the methods, not over the backbone."""
     folder, _ = study
-    found = {(r.task, r.method): r for r in rows_of(folder)}
-    assert [m for t, m in found if t == "easy"] == ["backbone", "vanilla", "LW(W)", "LW(P)", "EAST a = 1"]
+    rows = {(r.task, r.method): r for r in rows_of(folder)}
+    assert [m for t, m in rows if t == "easy"] == ["backbone", "vanilla", "LW(W)", "LW(P)", "EAST a = 1"]
     cells = [c for c in json.loads((folder / "study.json").read_text())["cells"] if "table1" in c["in"]]
 
     def right(method):
@@ -42,24 +42,24 @@ def test_table1_is_that_of_the_verdicts(study):
         return np.array([[table[q] for q in tables[0]] for table in tables], dtype=float)
 
     gap = right("east") - right("vanilla")
-    row = found["easy", "EAST a = 1"]
+    row = rows["easy", "EAST a = 1"]
     assert row.accuracy == pytest.approx(significance.mean_interval(right("east").mean(axis=1)))
     assert row.gap == pytest.approx(significance.crossed(gap)) and row.gap.mean == pytest.approx(gap.mean())
     assert row.flips == 2 / 2**3 and row.seeds_compared == 3
-    family = [r for r in found.values() if r.tested]
+    family = [r for r in rows.values() if r.tested]
     assert len(family) == 6 and {r.method for r in family} == {"LW(W)", "LW(P)", "EAST a = 1"}
     assert [r.holm for r in family] == pytest.approx(significance.holm([r.gap.p for r in family]))
-    assert row.paper == 0.5 and found["hard", "EAST a = 1"].paper is None
+    assert row.paper == 0.5 and rows["hard", "EAST a = 1"].paper is None
 
 
-def test_seeds_are_paired_by_number_not_by_place(study, tmp_path):
+def test_seeds_are_paired_by_number_not_by_position(study, tmp_path):
     """Cells in another order are the same study."""
     folder, _ = study
     read = results.read(folder)
-    turned = {**read, "cells": read["cells"][::-1]}
-    model, other = ({(r.task, r.method): r for r in results.table1(s, folder)} for s in (read, turned))
-    for key, row in model.items():
-        assert row.gap == (other[key].gap and pytest.approx(other[key].gap))
+    reversed_study = {**read, "cells": read["cells"][::-1]}
+    rows, reversed_rows = ({(r.task, r.method): r for r in results.table1(s, folder)} for s in (read, reversed_study))
+    for key, row in rows.items():
+        assert row.gap == (reversed_rows[key].gap and pytest.approx(reversed_rows[key].gap))
 
 
 def test_a_seed_that_only_one_side_has_is_not_compared(study):
@@ -74,13 +74,13 @@ def test_a_seed_that_only_one_side_has_is_not_compared(study):
 
 def test_one_seed_is_compared_over_questions_alone(study):
     """7 gained and 1 lost of 100: McNemar 18/256, no sign flips; Wilson's interval of 50 of 100 is 40.4 to 59.6 %."""
-    other = {str(k): k < 44 for k in range(100)}
-    model = {str(k): 1 <= k < 51 for k in range(100)}
-    gap, flips, seeds = results.compared({0: model}, {0: other})
+    baseline = {str(k): k < 44 for k in range(100)}
+    verdicts = {str(k): 1 <= k < 51 for k in range(100)}
+    gap, flips, seeds = results.compared({0: verdicts}, {0: baseline})
     assert (gap.mean, gap.p, seeds) == (pytest.approx(0.06), 18 / 256, 1) and math.isnan(flips)
-    for tables in ([model], [model, model]):  # a backbone that two seeds share is one model
+    for tables in ([verdicts], [verdicts, verdicts]):  # a backbone that two seeds share is one model
         assert results.over_seeds(tables) == pytest.approx((0.5, 0.4038, 0.5962), abs=1e-4)
-    assert results.over_seeds([model, other]) == pytest.approx(significance.mean_interval([0.5, 0.44]))
+    assert results.over_seeds([verdicts, baseline]) == pytest.approx(significance.mean_interval([0.5, 0.44]))
 
 
 def test_other_questions_are_refused():
@@ -95,25 +95,25 @@ def row_of(mean, holm):
     return results.Row("easy", "tiny", "sft", "EAST", [0.5] * 5, interval, gap, 5, 0.0625, True, holm, None)
 
 
-def test_sentences_say_no_more_than_the_numbers():
+def test_conclusions_need_a_corrected_p_below_5_percent():
     words = {results.conclusion(row_of(mean, holm)) for mean, holm in ((0.3, 0.051), (-0.3, 0.05))}
     assert words == {"no difference shown"}
     assert results.conclusion(row_of(0.01, 0.04)) == "above vanilla"
     assert results.conclusion(row_of(-0.01, 0.04)) == "below vanilla"
     nothing = study_text.summary({"cells": []}, [row_of(0.3, 0.2)]).text
-    assert "0 of them show a difference" in nothing[0] and 'not "equal"' in nothing[1]
+    assert "0 of them show a difference" in nothing[0] and 'not mean "equal"' in nothing[1]
 
 
-def test_names_tell_weightings_apart():
+def test_different_weightings_have_different_names():
     cell = {"method": "east", "strategy": "entropy", "a": 0.5}
     changes = ({}, {"a": "auto"}, {"strategy": "accuracy"}, {"method": "lw_p", "a": None})
     names = [results.name_of({**cell, **change}) for change in changes]
     assert names == ["EAST a = 0.5", "EAST a = auto", "EAST (accuracy) a = 0.5", "LW(P)"]
-    made = [config.Weighting(**w).model_dump() for w in (
+    settings = [config.Weighting(**w).model_dump() for w in (
         {"strategy": "uniform"}, {"a": 1.0}, {"entropy": "chao_shen"}, {"a": "auto"}, {"a": "auto", "min_ess": 0.8},
         {"strategy": "accuracy", "entropy": "chao_shen", "mapping": "mean"}, {"mapping": "linear", "spread": 1.5},
     )]  # fmt: skip
-    assert [weights_by_question.described(each) for each in made] == [
+    assert [weights_by_question.described(each) for each in settings] == [
         "vanilla", "entropy a = 1", "entropy (chao_shen) a = 1", "entropy a = auto", "entropy a = auto, min_ess = 0.8",
         "accuracy mean", "entropy linear R = 1.5",
     ]  # fmt: skip
@@ -125,13 +125,13 @@ def test_a_sweep_of_one_models_copies_has_wilsons_interval(tmp_path):
               "strategy": "uniform", "a": None, "seed": s, "status": "done", "eval": f"eval/{s}"}
              for s in (0, 1)]  # fmt: skip
     for cell in cells:
-        made_study.write_eval(tmp_path / cell["eval"], np.array([True, True, False]), "test")
+        synthetic_study.write_eval(tmp_path / cell["eval"], np.array([True, True, False]), "test")
     (point,) = results.points(cells, cells, results.SETTING, tmp_path)
     assert point.accuracy == pytest.approx((2 / 3, *significance.wilson(2, 3))) and point.gap is None
 
 
 def test_exponent_is_chosen_on_held_out_rows():
-    """The test split's best (2) does not matter; among equals the one nearest to 0 is taken."""
+    """Of exponents with equal means the one nearest to 0 is chosen."""
     points = [significance.Interval(v, math.nan, math.nan) for v in (0.4, 0.6, 0.6)]
     assert results.chosen(significance.Series("held-out", [-1.0, 1.5, 1.0], points)) == 1.0
 
@@ -148,7 +148,7 @@ def test_curves_are_means_over_seeds():
 
 @pytest.fixture(scope="module")
 def panels(study):
-    """What the report hands to the figures of the made study: panels by figure and title, and histograms likewise."""
+    """What `east report` draws of the synthetic study: panels by figure and title, histograms too, and its sections."""
     drawn = {}
     with pytest.MonkeyPatch.context() as patch:
         for kind in ("curves", "histograms"):
@@ -163,13 +163,13 @@ def by_hand(study, kind, key="eval", **wanted):
     rows = json.loads((study[0] / "study.json").read_text())["cells"]
     rows = [c for c in rows if c["status"] == "done" and kind in c["in"] and wanted.items() <= c.items()]
     assert len(rows) == 3, wanted
-    found = [json.loads((study[0] / c[key] / "results.json").read_text())["accuracy"] for c in rows]
-    return pytest.approx(significance.mean_interval(found))
+    accuracies = [json.loads((study[0] / c[key] / "results.json").read_text())["accuracy"] for c in rows]
+    return pytest.approx(significance.mean_interval(accuracies))
 
 
 def test_figure_3_chooses_on_held_out_rows_and_shows_both_curves(study, panels):
-    """Held-out rows choose 2, the test split would choose 1; auto is the mean of what three seeds found: 1.3, 1.5,
-    1.7. The band is vanilla's, which LW(W) is not."""
+    """Held-out rows choose 2, the test split would choose 1; auto is the mean over the three seeds' 1.3, 1.5,
+    1.7. The band is vanilla's and not LW(W)'s."""
     for task in ("easy", "hard"):
         panel = panels["figure_3"][f"{task}, tiny, sft, n = 16"]
         test, held_out = panel.series
@@ -191,7 +191,7 @@ def test_figure_3_chooses_on_held_out_rows_and_shows_both_curves(study, panels):
 
 
 def test_figure_4_starts_at_the_backbone(study, panels):
-    """Round 0 is one model, whatever the seed: Wilson's interval. The other rounds are means over seeds, at n = 8."""
+    """Round 0 is one model for all seeds: Wilson's interval. The other rounds are means over seeds, at n = 8."""
     for task in ("easy", "hard"):
         lines = {line.label: line for line in panels["figure_4"][f"{task}, tiny, sft, n = 8"].series}
         assert list(lines) == ["vanilla", "EAST a = 1"]
@@ -205,7 +205,7 @@ def test_figure_4_starts_at_the_backbone(study, panels):
                 assert y == by_hand(study, "fig4", task=task, method=method, round=number)
 
 
-def test_figure_5_keeps_strategies_apart(study, panels):
+def test_figure_5_has_a_line_per_strategy(study, panels):
     panel = panels["figure_5"]["easy, tiny, sft, n = 16"]
     assert [line.label for line in panel.series] == ["entropy", "accuracy", "rejection"]
     for line in panel.series:
@@ -215,8 +215,8 @@ def test_figure_5_keeps_strategies_apart(study, panels):
     assert panel.levels[0][1] == by_hand(study, "table1", task="easy", method="vanilla")
 
 
-def test_figure_of_n_has_vanilla_beside_east_and_counts_what_is_trained(study, panels):
-    """The made cells train on 34 + n examples."""
+def test_figure_of_n_has_vanilla_and_east_and_counts_trained_examples(study, panels):
+    """The synthetic cells train on 34 + n examples."""
     panel = panels["responses"]["hard, tiny, sft"]
     assert [line.label for line in panel.series] == ["vanilla", "EAST a = 1"]
     for line, method in zip(panel.series, ("vanilla", "east"), strict=True):
@@ -231,10 +231,10 @@ def test_figure_of_n_has_vanilla_beside_east_and_counts_what_is_trained(study, p
 
 
 def test_every_sweep_is_compared_with_vanilla_of_its_own_n_and_round(study, panels):
-    """Each row's difference is that of the two sides' verdicts; Holm's p is over the rows of one table."""
+    """Each row's difference is that of the two methods' verdicts; Holm's p is over the rows of one table."""
     cells = results.read(study[0])["cells"]
     shown = {s.title[:8]: s.tables for s in panels["sections"] if s.title.startswith(("Figure", "Responses"))}
-    tables = {title: found[title == "Figure 3"] for title, found in shown.items()}
+    tables = {title: of_section[title == "Figure 3"] for title, of_section in shown.items()}
     order = {"Figure 3": ["-1", "0.5", "1", "2", "auto"], "Figure 4": ["1", "1", "2", "2", "3", "3"],
              "Figure 5": ["0.5"] * 3 + ["1"] * 3, "Response": ["4", "4", "8", "8", "16", "16"]}  # fmt: skip
     for title, wanted in order.items():
@@ -245,29 +245,29 @@ def test_every_sweep_is_compared_with_vanilla_of_its_own_n_and_round(study, pane
         assert [p for _, p in printed] == pytest.approx(significance.holm([p for p, _ in printed]), rel=0.05)
 
     def verdicts(**wanted):
-        found = [c for c in cells if c["status"] == "done" and wanted.items() <= c.items()]
-        assert [c["seed"] for c in found] == [0, 1, 2]
-        return np.array([list(results.verdicts(study[0], c).values()) for c in found], dtype=float)
+        chosen = [c for c in cells if c["status"] == "done" and wanted.items() <= c.items()]
+        assert [c["seed"] for c in chosen] == [0, 1, 2]
+        return np.array([list(results.verdicts(study[0], c).values()) for c in chosen], dtype=float)
 
-    model, other = (verdicts(task="hard", method=m, n=8, round=2, loss="sft") for m in ("east", "vanilla"))
-    gap = significance.crossed(model - other)
+    east, vanilla = (verdicts(task="hard", method=m, n=8, round=2, loss="sft") for m in ("east", "vanilla"))
+    gap = significance.crossed(east - vanilla)
     (row,) = [r for r in tables["Figure 4"].rows if r[:3] == ["hard, tiny, sft, n = 8", "2", "EAST a = 1"]]
-    assert row[3:6] == [study_text.percent(significance.mean_interval(model.mean(axis=1))),
+    assert row[3:6] == [study_text.percent(significance.mean_interval(east.mean(axis=1))),
                         study_text.percent(significance.Interval(*gap[:3]), "+"), f"{gap.p:.2g}"]  # fmt: skip
     assert all(row[-3:] == ["", "", ""] for row in tables["Figure 4"].rows if row[2] == "vanilla")
-    model, other = (verdicts(task="easy", strategy=s, a=0.5, n=16, round=1) for s in ("rejection", "entropy"))
-    gap = significance.crossed(model - other)
-    beside = {tuple(r[1:3]): r for r in shown["Figure 5"][1].rows if r[0].startswith("easy")}
-    assert list(beside) == [(s, a) for a in ("0.5", "1") for s in ("accuracy", "rejection")]
-    row = beside["rejection", "0.5"]
+    rejection, entropy = (verdicts(task="easy", strategy=s, a=0.5, n=16, round=1) for s in ("rejection", "entropy"))
+    gap = significance.crossed(rejection - entropy)
+    of_entropy = {tuple(r[1:3]): r for r in shown["Figure 5"][1].rows if r[0].startswith("easy")}
+    assert list(of_entropy) == [(s, a) for a in ("0.5", "1") for s in ("accuracy", "rejection")]
+    row = of_entropy["rejection", "0.5"]
     assert row[4:6] == [study_text.percent(significance.Interval(*gap[:3]), "+"), f"{gap.p:.2g}"]
 
 
 def test_effective_sample_sizes_are_each_strategys_own(study, panels):
-    found = {line.label: line for line in panels["effective_sample_size"]["easy, tiny"].series}
-    assert list(found) == ["entropy", "accuracy", "rejection"]
+    lines = {line.label: line for line in panels["effective_sample_size"]["easy, tiny"].series}
+    assert list(lines) == ["entropy", "accuracy", "rejection"]
     runs = [study[0] / "cells" / f"easy-{seed}" / "round_1" for seed in range(3)]
-    for strategy, line in found.items():
+    for strategy, line in lines.items():
         shares = []
         for run in runs:
             rows = weights_by_question.graded_rows(run / "graded")
@@ -275,7 +275,7 @@ def test_effective_sample_sizes_are_each_strategys_own(study, panels):
             values, _, _ = weights_by_question.example_values(strategy, rows, dataset)
             shares.append(weights_by_question.effective_shares(values, [2.0])[0])
         assert line.y[line.x.index(2.0)] == pytest.approx(significance.mean_interval(shares))
-    assert len({round(line.y[-1].mean, 6) for line in found.values()}) == 3
+    assert len({round(line.y[-1].mean, 6) for line in lines.values()}) == 3
 
 
 def test_histograms_hold_the_main_exponent(panels):
@@ -300,8 +300,8 @@ def test_the_page_holds_every_table_and_figure(study, panels):
     assert page.count('src="data:image/svg+xml;base64,') == 6 == sum(s.figure is not None for s in panels["sections"])
 
 
-def test_cells_at_another_n_have_a_panel_of_their_own_and_twins_are_refused(study, tmp_path):
-    """n = 16 and n = 128 of one sweep are not one point; two cells of one seed that would be one are an error."""
+def test_cells_at_another_n_have_a_panel_of_their_own_and_a_seed_twice_is_refused(study, tmp_path):
+    """n = 16 and n = 128 of one sweep are not one point; two cells of one seed at one point are an error."""
     folder, _ = study
     read = results.read(folder)
     sweep = [c for c in read["cells"] if "fig5" in c["in"] and c["task"] == "easy"]
@@ -310,14 +310,14 @@ def test_cells_at_another_n_have_a_panel_of_their_own_and_twins_are_refused(stud
     assert list(titles) == ["easy, tiny, sft, n = 16", "easy, tiny, sft, n = 128"]
     assert [len(group) for group in titles.values()] == [len(sweep)] * 2
     with pytest.raises(ValueError, match="in one figure; give them experiments of their own"):
-        study_text.figure5([*sweep, {**sweep[0], "id": "twin"}], tmp_path, study[0])
+        study_text.figure5([*sweep, {**sweep[0], "id": "other"}], tmp_path, study[0])
 
 
 def test_experiments_without_a_section_are_named(study):
     read = results.read(study[0])
-    assert not any("No section shows" in line for line in study_text.summary(read, []).text)
+    assert not any("There is no section for" in line for line in study_text.summary(read, []).text)
     read["cells"][0]["in"] = ["table1", "ablation"]
-    assert any("No section shows ablation: a report knows the experiments table1, fig3" in line
+    assert any("There is no section for ablation: the report has sections for experiments named table1, fig3" in line
                for line in study_text.summary(read, []).text)  # fmt: skip
 
 
@@ -354,8 +354,8 @@ def test_broken_studies_end_in_one_line(study, tmp_path, change, message):
     assert "\n" not in str(error.value)
 
 
-def test_a_study_that_has_only_begun_is_reported(study, tmp_path):
-    """Backbones alone: no comparison, no figure, no page of questions, and the report says so."""
+def test_a_study_that_has_just_started_is_reported(study, tmp_path):
+    """Only backbones are done: no comparison, no figure, no explorer, and the report says so."""
     folder, _ = study
     begun = json.loads((folder / "study.json").read_text())
     for cell in begun["cells"]:
@@ -369,9 +369,9 @@ def test_a_study_that_has_only_begun_is_reported(study, tmp_path):
     assert 'id="questions" hidden' in (tmp_path / "report.html").read_text()
 
 
-def test_before_the_first_cell_the_papers_numbers_stand_beside_an_empty_column(tmp_path):
-    """As study_llama.yaml ships: two models, two tasks, and for each of three losses a backbone, vanilla, LW(W), LW(P)
-    and EAST: 60 rows. The authors print 2 x 2 backbones (each is listed for three losses) and 2 x 2 x 3 x 2 others."""
+def test_before_the_first_cell_the_papers_numbers_are_next_to_an_empty_column(tmp_path):
+    """study_llama.yaml: two models, two tasks, and for each of three losses a backbone, vanilla, LW(W), LW(P) and EAST:
+    60 rows. The authors print 2 x 2 backbones (each listed under three losses) and 2 x 2 x 3 x 2 others."""
     study = study_file.load(str(ROOT / "configs" / "study_llama.yaml"), [f"folder={tmp_path}"])
     Ledger(study, plan.expand(study))
     compose.report_study(tmp_path)

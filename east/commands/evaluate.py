@@ -6,11 +6,11 @@ eval/NAME/ has samples/ and graded/ (as in training, one greedy response a quest
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
 from east import models
 from east.commands.grade import grade_folder
 from east.evaluation import compare
+from east.evaluation.result import EvaluationResult
 from east.run import files, pipeline
 from east.run.config import BASE, Config
 from east.sampling import draw, prompts
@@ -41,10 +41,14 @@ def run(config: Config, arguments: argparse.Namespace) -> None:
     rows = list(files.read_jsonl(target.folder / "questions.jsonl"))
     verdicts = {row["question"]: bool(row["correct"][0]) for row in rows}
     golds = {row["question"]: row["gold"] for row in rows}
+    right = compare.accuracy(list(verdicts.values()))
     text, ids = asked.prompts[0]
-    result = {
+    result: EvaluationResult = {
         "name": name,
-        **compare.accuracy(list(verdicts.values())),
+        "n": right["n"],
+        "correct": right["correct"],
+        "accuracy": right["accuracy"],
+        "wilson_95": right["wilson_95"],
         "by": compare.by_group(verdicts, {q["id"]: q["meta"] for q in asked.questions}),
         "sources": graded.summary["sources"],
         "truncated": graded.summary["truncated"],
@@ -65,7 +69,7 @@ def run(config: Config, arguments: argparse.Namespace) -> None:
     show(result, folder)
 
 
-def show(result: dict[str, Any], folder: Path) -> None:
+def show(result: EvaluationResult, folder: Path) -> None:
     """Print a result in a few lines."""
     low, high = result["wilson_95"]
     share = f"{result['accuracy']:.1%} ({low:.1%} to {high:.1%})"

@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from east.evaluation import significance
+from east.evaluation.result import Accuracy, Comparison
 from east.run import files, pipeline
 from east.run.config import Config
 
 
-def compare(verdicts: dict[str, bool], baseline: dict[str, bool]) -> dict[str, Any]:
-    """Question-by-question comparison of two results. Raises ValueError when their questions differ."""
+def compare(verdicts: dict[str, bool], baseline: dict[str, bool]) -> Comparison:
+    """Question-by-question comparison of two results, by question id. Raises ValueError when their questions differ."""
     if verdicts.keys() != baseline.keys():
         raise ValueError(
             f"the two results answer different questions ({len(verdicts)} and {len(baseline)}, "
@@ -38,14 +39,14 @@ def result_folder(config: Config, name: str) -> Path:
     raise ValueError(f"--against: found no result {name!r}, expected a folder or one of {names}; evaluate it first")
 
 
-def accuracy(verdicts: list[bool]) -> dict[str, Any]:
+def accuracy(verdicts: list[bool]) -> Accuracy:
     """n, correct, accuracy and its 95 % Wilson interval."""
     n, correct = len(verdicts), sum(verdicts)
     return {"n": n, "correct": correct, "accuracy": correct / n, "wilson_95": list(significance.wilson(correct, n))}
 
 
-def by_group(verdicts: dict[str, bool], meta: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Accuracy by each value of level, type and subject, where the task has them."""
+def by_group(verdicts: dict[str, bool], meta: dict[str, dict[str, Any]]) -> dict[str, dict[str, Accuracy]]:
+    """Accuracy by each key of `meta` (level, type, subject, where the task has them) and each of its values."""
     groups: dict[str, dict[str, list[bool]]] = {}
     for question, right in verdicts.items():
         for key, value in meta[question].items():

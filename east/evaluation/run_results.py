@@ -2,29 +2,35 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
+from east.evaluation.result import EvaluationResult
 from east.run import artifacts, pipeline
+from east.run.config import BASE
 
 
-def results(folder: Path) -> list[dict[str, Any]]:
-    """results.json of every evaluation in an eval folder: the starting model first, then by name."""
+def results(folder: Path) -> list[EvaluationResult]:
+    """results.json of every evaluation in an eval folder, with `stale`.
+
+    The starting model is first, then what was compared with it, then the others, each by name. Raises ValueError for a
+    file that is not JSON.
+    """
     rows = []
     for path in sorted(folder.glob("*/results.json")):
         try:
-            result = json.loads(path.read_text())
+            result: EvaluationResult = json.loads(path.read_text())
         except json.JSONDecodeError:
             raise ValueError(f"{path}: not JSON; delete it and run `python -m east evaluate` again") from None
         result["stale"] = stale(result, path.parent)
         rows.append(result)
 
-    def place(result: dict[str, Any]) -> tuple[bool, bool, str]:
-        return result["name"] != "base", result.get("against", {}).get("name") != "base", result["name"]
+    def place(result: EvaluationResult) -> tuple[bool, bool, str]:
+        against = result["against"]["name"] if "against" in result else None
+        return result["name"] != BASE, against != BASE, result["name"]
 
     return sorted(rows, key=place)
 
 
-def stale(result: dict[str, Any], folder: Path) -> bool:
+def stale(result: EvaluationResult, folder: Path) -> bool:
     """Has the model, its verdicts or the other side of the comparison changed since the result was written?"""
 
     def graded(place: Path) -> str | None:

@@ -2,6 +2,8 @@
 
 An accuracy is a mean over questions, of a model trained with one seed. Two things are random: the seed (samples, order,
 examples) and the questions. Which of the two an interval lets vary decides what it generalises to.
+
+scipy.stats and statsmodels are imported in the functions that call them: each takes more than half a second.
 """
 
 import itertools
@@ -11,14 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 RESAMPLES = 10_000
-MOST_FLIPPED = 16  # seeds up to which all 2^S sign patterns are gone through
+MOST_FLIPPED = 16  # seeds up to which `sign_flip` enumerates all 2^S sign patterns
 
 
 class Interval(NamedTuple):
-    """A mean and its 95 % interval; low and high are nan where one value gives no interval."""
+    """A mean and its 95 % interval; low and high are nan where there is only one value."""
 
     mean: float
     low: float
@@ -46,17 +47,23 @@ class Paired(NamedTuple):
 
 def wilson(correct: int, n: int) -> tuple[float, float]:
     """Wilson (1927) score interval of a proportion, 95 %: (low, high)."""
+    from scipy import stats
+
     interval = stats.binomtest(correct, n).proportion_ci(0.95, method="wilson")
     return float(interval.low), float(interval.high)
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """Exact two-sided McNemar p: without a difference each of the gained + lost flips is a fair coin."""
+    """Exact two-sided McNemar p: without a difference each of the gained + lost flips is a fair coin; 1 of no flips."""
+    from scipy import stats
+
     return float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 
-def paired_bootstrap(verdicts: Any, baseline: Any, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile interval of the difference of accuracies, questions drawn with replacement.
+def paired_bootstrap(verdicts: ArrayLike, baseline: ArrayLike, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile interval of the difference of two accuracies, with questions drawn with replacement.
+
+    verdicts, baseline: [questions], right or wrong.
 
     A resample's difference is (gains - losses) / n, and its counts of gains and losses are multinomial.
     """
@@ -66,6 +73,20 @@ def paired_bootstrap(verdicts: Any, baseline: Any, seed: int = 0) -> tuple[float
     draws = np.random.default_rng(seed).multinomial(n, [*shares, max(0.0, 1 - sum(shares))], size=RESAMPLES)
     low, high = np.quantile((draws[:, 0] - draws[:, 1]) / n, [0.025, 0.975])
     return float(low), float(high)
+
+
+def t_quantile(df: float) -> float:
+    """The half width of a 95 % interval in standard errors: the t with P(|T| < t) = 0.95 for Student's T."""
+    from scipy import stats
+
+    return float(stats.t.ppf(0.975, df))
+
+
+def t_two_sided(t: float, df: float) -> float:
+    """P(|T| >= |t|) for Student's T."""
+    from scipy import stats
+
+    return float(2 * stats.t.sf(abs(t), df))
 
 
 def mean_interval(values: ArrayLike) -> Interval:
@@ -78,7 +99,7 @@ def mean_interval(values: ArrayLike) -> Interval:
     mean = float(v.mean())
     if v.size == 1:
         return Interval(mean, math.nan, math.nan)
-    half = float(stats.t.ppf(0.975, v.size - 1)) * float(v.std(ddof=1)) / math.sqrt(v.size)
+    half = t_quantile(v.size - 1) * float(v.std(ddof=1)) / math.sqrt(v.size)
     return Interval(mean, mean - half, mean + half)
 
 
@@ -86,12 +107,12 @@ def crossed(differences: ArrayLike) -> Paired:
     """Mean difference of two methods whose seeds answered the same questions: would new seeds and questions agree?
 
     differences: [seeds >= 2, questions >= 2], this method's verdict minus the other's (-1, 0, 1). Seeds and
-    questions are both taken as draws, as readers and cases are in studies of diagnosis: the variance of the mean
-    is (MS_s + max(MS_q - MS_sq, 0)) / (S Q) from the two-way table's mean squares, with the degrees of freedom of
+    questions are both random factors, as readers and cases are in studies of diagnosis: the variance of the mean is
+    (MS_s + max(MS_q - MS_sq, 0)) / (S Q) from the two-way table's mean squares, with the degrees of freedom of
     Hillis (2007, Statistics in Medicine 26:596, Eq. for F_DBM): (MS_s + max(MS_q - MS_sq, 0))^2 / (MS_s^2 / (S - 1)).
     Where all seeds have the same mean, MS_s = 0 means that their spread is too small to be seen, not that there is
     none: it is replaced by MS_sq, its expectation without any effect of seeds, with S - 1 degrees of freedom.
-    Where no verdict differs from any other there is nothing to estimate an error from: all but the mean is nan.
+    Where no verdict differs from any other no error can be estimated: all but the mean is nan.
     Pooling all S Q verdicts (one McNemar test) would count a question as S new ones and is not used.
     """
     d = np.asarray(differences, dtype=np.float64)
@@ -108,24 +129,26 @@ def crossed(differences: ArrayLike) -> Paired:
     spread = ms_seed + max(ms_question - ms_rest, 0.0)
     df = seeds - 1.0 if tied else (seeds - 1) * (spread / ms_seed) ** 2
     error = math.sqrt(spread / d.size)
-    half = float(stats.t.ppf(0.975, df)) * error
-    return Paired(mean, mean - half, mean + half, float(2 * stats.t.sf(abs(mean / error), df)), df)
+    half = t_quantile(df) * error
+    return Paired(mean, mean - half, mean + half, t_two_sided(mean / error, df), df)
 
 
 def sign_flip(differences: Sequence[float]) -> float:
-    """Exact two-sided sign-flip p over seeds: under no difference each seed's sign is a fair coin.
+    """Exact two-sided sign-flip p over seeds: without a difference each seed's sign is a fair coin.
 
     No other assumption; p is at least 2 / 2^S: 0.0625 for five seeds. Raises ValueError for over 16.
     """
     d = np.asarray(differences, dtype=np.float64)
     if d.size > MOST_FLIPPED:
-        raise ValueError(f"sign flips of {d.size} seeds are too many to go through, expected at most {MOST_FLIPPED}")
+        raise ValueError(
+            f"found {d.size} seeds, expected at most {MOST_FLIPPED} for exact sign flips; leave the test out"
+        )
     signs: NDArray[Any] = np.array(list(itertools.product((1.0, -1.0), repeat=d.size)))
     return float((np.abs(signs @ d) >= abs(d.sum()) - 1e-12).mean())
 
 
 def holm(p: Sequence[float]) -> list[float]:
     """Holm (1979) adjusted p-values, in the order given: max over i <= k of (m - i + 1) p_(i), at most 1."""
-    from statsmodels.stats.multitest import multipletests  # with pandas it takes a second to import
+    from statsmodels.stats.multitest import multipletests
 
-    return [float(value) for value in multipletests(p, method="holm")[1]] if p else []
+    return [float(value) for value in multipletests(p, method="holm")[1]]

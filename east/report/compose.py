@@ -1,4 +1,4 @@
-"""A report put together: report.md, report.html and figures, of a run or of a study. Only results on disk are read."""
+"""The report of a run or of a study: report.md, report.html and figures/, from the results on disk."""
 
 from pathlib import Path
 
@@ -47,7 +47,8 @@ def report_study(folder: Path) -> None:
     groups = results.groups(weighted, "task", "model")
     for (task, model), group in groups.items():
         seeds: dict[object, StudyRow] = {}
-        for cell in sorted(group, key=lambda c: "table1" not in c["in"]):  # the main run's samples, not a subset's
+        # of each seed a cell of the main experiment, where there is one: its samples have the largest n
+        for cell in sorted(group, key=lambda c: "table1" not in c["in"]):
             seeds.setdefault(cell["seed"], cell)
         weighed[f"{task}, {model}"] = [(folders(folder, group, c), folder / str(c["graded"])) for c in seeds.values()]
         cell = next(iter(seeds.values()))
@@ -62,9 +63,9 @@ def report_study(folder: Path) -> None:
     write(f"Study {study.get('name', folder.name)}", sections, sets, folder)
 
 
-def folders(folder: Path, group: list[StudyRow], like: StudyRow) -> list[Path]:
+def folders(folder: Path, group: list[StudyRow], cell: StudyRow) -> list[Path]:
     """Distinct weights folders of the cells that share one cell's graded responses."""
-    return list(dict.fromkeys(folder / str(c["weights"]) for c in group if c["graded"] == like["graded"]))
+    return list(dict.fromkeys(folder / str(c["weights"]) for c in group if c["graded"] == cell["graded"]))
 
 
 def packed(name: str, graded: Path, drawn: Path | None, columns: list[Path], budget: int) -> QuestionSet:

@@ -1,16 +1,17 @@
 """The data of the page's question explorer: an index of all questions, and their responses in trimmed chunks.
 
-A page must open in seconds at a million responses, so it has a sample of them: round after round each cluster
-of a question, largest first, adds its next response until PER_CLUSTER rounds are over or the question's share of
-BUDGET characters is spent. What was left out is counted.
+A page must open in seconds at a million responses, so it has only some of them. The clusters of a question, largest
+first, take turns in adding their next response, PER_CLUSTER times, until the question's share of BUDGET characters is
+used up. What was left out is counted.
 """
 
 import gzip
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
+from east.grading import GradedQuestion
 from east.report.weights_by_question import Column
 from east.run import files, pipeline
 from east.run.artifacts import Manifest
@@ -24,13 +25,50 @@ ANSWER, QUESTION, SNIPPET = 160, 4000, 110  # characters of an answer, of a ques
 BUDGET = 24_000_000  # characters of responses in a page
 
 
+class Trimmed(TypedDict):
+    """How much of the responses a page has."""
+
+    responses: int
+    shown: int  # responses whose text is in the page
+    clipped: int  # of those, cut in the middle
+    clusters: int
+    clusters_listed: int
+
+
 class QuestionSet(NamedTuple):
-    """One explorer: gzipped JSON of all questions (table), of CHUNK questions each (chunks), and what was trimmed."""
+    """One explorer: gzipped JSON of all questions (table) and of CHUNK questions each (chunks), as page.js reads it."""
 
     name: str
     table: bytes
     chunks: list[bytes]
-    trimmed: dict[str, int]
+    trimmed: Trimmed
+
+
+class Response(TypedDict):
+    """A response in the page."""
+
+    sample: int  # its number
+    text: list[str | int]  # [text], or [first half, characters left out, last half]
+    cut: bool  # did it reach the token limit?
+
+
+class ListedCluster(TypedDict):
+    """A cluster in the page, see `grading.rows.Cluster`."""
+
+    answer: str | None
+    count: int
+    correct: bool
+    kind: str
+    responses: list[Response]
+
+
+class Detail(TypedDict):
+    """What a click on a question shows."""
+
+    question: str
+    gold: str
+    clusters: list[ListedCluster]
+    hidden: int  # clusters that are not listed
 
 
 def question_set(
@@ -43,14 +81,15 @@ def question_set(
     """
     manifest = pipeline.at("graded", graded).open()
     share = budget // max(1, manifest.summary["questions"])
-    trimmed = dict.fromkeys(("responses", "shown", "clipped", "clusters", "clusters_listed"), 0)
+    trimmed: Trimmed = {"responses": 0, "shown": 0, "clipped": 0, "clusters": 0, "clusters_listed": 0}
     index: dict[str, list[Any]] = {key: [] for key in ("id", "text", "entropy", "accuracy", "rejection", "k", "n")}
     chunks, chunk = [], []
     for row, texts, asked in _rows(graded, manifest, drawn):
-        for key in ("entropy", "accuracy", "rejection"):
-            index[key].append(round(row[key], 4))
         index["id"].append(row["question"])
         index["text"].append(" ".join(asked[:SNIPPET].split()))
+        index["entropy"].append(round(row["entropy"], 4))
+        index["accuracy"].append(round(row["accuracy"], 4))
+        index["rejection"].append(round(row["rejection"], 4))
         index["k"].append(row["k"])
         index["n"].append(row["n"])
         chunk.append(_detail(row, texts, asked, share, trimmed))
@@ -64,7 +103,7 @@ def question_set(
     return QuestionSet(name, _pack({**index, "columns": packed, "pair": pair, "chunk": CHUNK}), chunks, trimmed)
 
 
-def _rows(graded: Path, manifest: Manifest, drawn: Path | None) -> Iterator[tuple[dict[str, Any], list[str], str]]:
+def _rows(graded: Path, manifest: Manifest, drawn: Path | None) -> Iterator[tuple[GradedQuestion, list[str], str]]:
     """(graded row, texts of its responses or [], text of the question) in order."""
     rows = files.read_jsonl(graded / "questions.jsonl")
     if drawn is None:
@@ -73,7 +112,7 @@ def _rows(graded: Path, manifest: Manifest, drawn: Path | None) -> Iterator[tupl
     source = pipeline.at("samples", drawn)
     if source.open().fingerprint != manifest.inputs["samples"]:
         raise ValueError(
-            f"{graded} was made from other samples than {drawn} holds; delete it and run "
+            f"{graded} was made from other samples than those of {drawn}; delete it and run "
             f"`{pipeline.COMMANDS['graded']}`"
         )
     asked = (q["question"] for q in files.read_jsonl(drawn / "questions.jsonl"))
@@ -82,33 +121,36 @@ def _rows(graded: Path, manifest: Manifest, drawn: Path | None) -> Iterator[tupl
         yield row, sample["text"], text
 
 
-def _detail(row: dict[str, Any], texts: list[str], asked: str, share: int, trimmed: dict[str, int]) -> dict[str, Any]:
-    """What a click on a question shows; counts what is left out into `trimmed`."""
+def _detail(row: GradedQuestion, texts: list[str], asked: str, share: int, trimmed: Trimmed) -> Detail:
+    """A question with at most `share` characters of its responses; adds to the counts of `trimmed`."""
     members: dict[int, list[int]] = {}
     for position, cluster in enumerate(row["cluster"]):
         members.setdefault(cluster, []).append(position)
     listed = row["clusters"][:CLUSTERS]
-    rows = [{**c, "answer": _clip(c["answer"], ANSWER)} for c in listed]
     places = list(range(len(listed)))
     if -1 in members:  # answers missing and left out of the clusters (grading.missing: excluded)
-        rows.append({"answer": None, "count": len(members[-1]), "correct": False, "kind": "left out of the clusters"})
+        listed.append({"answer": None, "count": len(members[-1]), "correct": False, "kind": "left out of the clusters"})
         places.append(-1)
     chosen = _chosen([members[p] for p in places], texts, share) if texts else [[] for _ in places]
-    for cluster, positions in zip(rows, chosen, strict=True):
-        cluster["responses"] = [
+    clusters: list[ListedCluster] = []
+    for c, positions in zip(listed, chosen, strict=True):
+        responses: list[Response] = [
             {"sample": row["sample"][p], "text": _halves(texts[p]), "cut": row["truncated"][p]} for p in positions
         ]
+        answer = None if c["answer"] is None else _clip(c["answer"], ANSWER)
+        clusters.append({**c, "answer": answer, "responses": responses})
         trimmed["shown"] += len(positions)
         trimmed["clipped"] += sum(len(texts[p]) > CHARACTERS for p in positions)
     trimmed["responses"] += len(row["cluster"])
     trimmed["clusters"] += len(row["clusters"])
-    trimmed["clusters_listed"] += len(listed)
-    hidden = len(row["clusters"]) - len(listed)
-    return {"question": _clip(asked, QUESTION), "gold": _clip(row["gold"], ANSWER), "clusters": rows, "hidden": hidden}
+    hidden = max(0, len(row["clusters"]) - CLUSTERS)
+    trimmed["clusters_listed"] += len(row["clusters"]) - hidden
+    question, gold = _clip(asked, QUESTION), _clip(row["gold"], ANSWER)
+    return {"question": question, "gold": gold, "clusters": clusters, "hidden": hidden}
 
 
 def _chosen(members: list[list[int]], texts: list[str], share: int) -> list[list[int]]:
-    """Positions of the responses shown per cluster: round robin, until the share of characters is spent."""
+    """Positions of the responses shown per cluster: round robin, until the share of characters is used up."""
     chosen: list[list[int]] = [[] for _ in members]
     for turn in range(PER_CLUSTER):
         for kept, positions in zip(chosen, members, strict=True):
@@ -121,11 +163,11 @@ def _chosen(members: list[list[int]], texts: list[str], share: int) -> list[list
     return chosen
 
 
-def _clip(text: str | None, most: int) -> str | None:
-    return text if text is None or len(text) <= most else text[:most] + f"… ({len(text) - most:,} characters more)"
+def _clip(text: str, most: int) -> str:
+    return text if len(text) <= most else text[:most] + f"… ({len(text) - most:,} characters more)"
 
 
-def _halves(text: str) -> list[Any]:
+def _halves(text: str) -> list[str | int]:
     """[text], or [first half, characters left out, last half]: the conclusion of a response is at its end."""
     if len(text) <= CHARACTERS:
         return [text]
@@ -147,11 +189,13 @@ def trims(each: QuestionSet) -> str:
     t = each.trimmed
     if not t["shown"]:
         return f"The texts of {t['responses']:,} responses are not in this page: there is no complete samples folder."
-    said = [f"{t['shown']:,} of {t['responses']:,} responses are in this page"]
+    parts = [f"{t['shown']:,} of {t['responses']:,} responses are in this page"]
     if t["shown"] < t["responses"]:
-        said[0] += f" (at most {PER_CLUSTER} of a cluster, large ones first; {BUDGET // 1_000_000} MB of text a page)"
+        parts[0] += (
+            f" (at most {PER_CLUSTER} per cluster, from the largest on; {BUDGET // 1_000_000} MB of text per page)"
+        )
     if t["clipped"]:
-        said.append(f"{t['clipped']:,} of them are cut in the middle to {CHARACTERS} characters")
+        parts.append(f"{t['clipped']:,} of them are cut in the middle to {CHARACTERS} characters")
     if hidden := t["clusters"] - t["clusters_listed"]:
-        said.append(f"{hidden:,} clusters beyond the {CLUSTERS} largest of their questions are not listed")
-    return "; ".join(said) + ". Counts, entropies and weights are those of all responses."
+        parts.append(f"{hidden:,} clusters beyond the {CLUSTERS} largest of their questions are not listed")
+    return "; ".join(parts) + ". Counts, entropies and weights are those of all responses."

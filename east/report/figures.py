@@ -1,4 +1,4 @@
-"""Figures: curves with 95 % intervals and histograms, as PNG and SVG. The one owner of matplotlib.
+"""Figures: curves with 95 % intervals and histograms, as PNG and SVG. The only module that imports matplotlib.
 
 Colours are Okabe and Ito's, which colour-blind readers can distinguish; every series also has its own marker and dash,
 so that a figure can be printed in grey.
@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
+from numpy.typing import NDArray
 
 from east.evaluation.significance import Interval, Series
 
@@ -44,7 +45,7 @@ class Histogram(NamedTuple):
 
     title: str
     x: str
-    values: dict[str, Any]
+    values: dict[str, NDArray[Any]]
 
 
 def curves(panels: Sequence[Panel], path: Path) -> None:
@@ -65,7 +66,7 @@ def histograms(panels: Sequence[Histogram], path: Path) -> None:
             count = min(30, max(10, math.isqrt(max(map(len, panel.values.values())))))
             bins = np.linspace(0, min(max(top, 2.0), MOST), count + 1)
             for k, (label, values) in enumerate(panel.values.items()):
-                clipped = np.minimum(values, bins[-1])  # the last bin holds the tail
+                clipped = np.minimum(values, bins[-1])  # the last bin counts the tail
                 share = np.full(len(clipped), 1 / len(clipped))
                 style = {"color": _of(COLOURS, k), "linestyle": _of(DASHES, k), "linewidth": 1.4}
                 ax.hist(clipped, bins, weights=share, histtype="step", label=label, **style)
@@ -120,7 +121,7 @@ def _curves(panel: Panel, ax: Any) -> None:
 
 
 def _beside(panel: Panel, k: int) -> list[float]:
-    """x of a series, moved a little so that its intervals and those of the others are both seen."""
+    """x of a series, moved a little so that its intervals do not cover those of the others."""
     xs = [math.log2(x) if panel.log2 else x for line in panel.series for x in line.x]
     step = 0.012 * (max(xs) - min(xs)) * (k - (len(panel.series) - 1) / 2)
     return [x * 2**step if panel.log2 else x + step for x in panel.series[k].x]

@@ -22,6 +22,7 @@ def page(title: str, sections: Sequence[Section], sets: Sequence[QuestionSet]) -
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(PARTS),
         autoescape=True,
+        keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
         finalize=_without_half_pairs,
     )
@@ -45,5 +46,8 @@ def _base64(value: bytes) -> str:
 
 
 def _without_half_pairs(value: object) -> object:
-    """Text with half surrogate pairs replaced: they have no place in a UTF-8 page."""
+    """A text with half surrogate pairs replaced, which a UTF-8 page cannot have; other values as they are.
+
+    Only plain texts: text that is marked as safe is of a subclass of str, and would be escaped if it lost the mark.
+    """
     return value.encode("utf-8", "replace").decode() if type(value) is str else value

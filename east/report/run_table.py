@@ -1,11 +1,10 @@
 """The table of a run's results."""
 
-from typing import Any
-
+from east.evaluation.result import EvaluationResult
 from east.report.document import Table
 
 
-def table(rows: list[dict[str, Any]]) -> Table:
+def table(rows: list[EvaluationResult]) -> Table:
     """Accuracy with its 95 % interval, and the paired comparison where there is one."""
     lines = []
     for r in rows:

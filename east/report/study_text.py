@@ -1,9 +1,8 @@
 """The text of a study's report: the summary, Table 1, Figures 3 to 5 and n, written from the numbers."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from east.evaluation import significance
 from east.evaluation.significance import Interval
@@ -12,24 +11,24 @@ from east.report.document import Section, Table
 from east.report.figures import Panel
 from east.study import results
 from east.study.results import Row
-from east.study.rows import StudyRow, value
+from east.study.rows import StudyFile, StudyRow, value
 
-Columns = dict[str, Callable[[StudyRow], Any]]
+Columns = Mapping[str, Callable[[StudyRow], object]]
 LEVEL = 0.05
 PANEL = ("task", "model", "loss", "n")
 SWEEP = (*PANEL, "strategy")
 SHOWN = ("table1", "fig3", "fig4", "fig5", "n")  # experiments that have a section here
-SEEDS_NOTE = "Points and bars: mean over seeds and its 95 % t interval (other seeds, the same questions)."
+SEEDS_NOTE = "Points and bars: mean over seeds and its 95 % t interval, for other seeds on the same questions."
 
 
-def percent(mean: Interval, sign: str = "") -> str:
+def percent(interval: Interval, sign: str = "") -> str:
     """52.3% (50.1% to 54.5%)"""
-    if math.isnan(mean.low):
-        return f"{mean.mean:{sign}.1%}"
-    return f"{mean.mean:{sign}.1%} ({mean.low:{sign}.1%} to {mean.high:{sign}.1%})"
+    if math.isnan(interval.low):
+        return f"{interval.mean:{sign}.1%}"
+    return f"{interval.mean:{sign}.1%} ({interval.low:{sign}.1%} to {interval.high:{sign}.1%})"
 
 
-def summary(study: dict[str, Any], rows: list[Row]) -> Section:
+def summary(study: StudyFile, rows: list[Row]) -> Section:
     """What the comparisons show, and which cells are missing."""
     tested = [row for row in rows if row.tested]
     shown = [row for row in tested if row.holm < LEVEL]
@@ -45,12 +44,14 @@ def summary(study: dict[str, Any], rows: list[Row]) -> Section:
         words = results.conclusion(row, LEVEL)
         text.append(f"{row.task}, {row.model}, {row.loss}: {row.method} is {words} by {gap}, Holm p = {row.holm:.2g}.")
     if len(shown) < len(tested):
-        text.append('"No difference shown" is not "equal": the interval says which differences remain possible.')
+        text.append(
+            '"No difference shown" does not mean "equal": the interval gives the differences that remain possible.'
+        )
     others = dict.fromkeys(name for c in study["cells"] for name in c["in"] if name not in SHOWN)
     if others:
         text.append(
-            f"No section shows {', '.join(others)}: a report knows the experiments {', '.join(SHOWN)} by these names; "
-            "results of others are in the cells' folders."
+            f"There is no section for {', '.join(others)}: the report has sections for experiments named "
+            f"{', '.join(SHOWN)}. The results of other experiments are in the cells' folders."
         )
     states = results.groups(study["cells"], "status")
     text.append("Cells: " + ", ".join(f"{len(cells)} {state}" for (state,), cells in states.items()) + ".")
@@ -62,7 +63,7 @@ def table1(rows: list[Row]) -> Section:
     """Table 1 with intervals, paired tests and, where the study states them, the paper's numbers."""
     paper = any(row.paper is not None for row in rows)
     header = ["task", "model", "loss", "method", "seeds", "accuracy (95 %)", "against vanilla (95 %)", "p", "Holm p"]
-    header += ["sign-flip p", "reads"] + ["paper", "study - paper"] * paper
+    header += ["sign-flip p", "conclusion"] + ["paper", "study - paper"] * paper
     lines = []
     for row in rows:
         gap = percent(Interval(*row.gap[:3]), "+") if row.gap else ""
@@ -79,25 +80,26 @@ def table1(rows: list[Row]) -> Section:
             cells.append("" if row.paper is None or not known else f"{row.accuracy.mean - row.paper:+.1%}")
         lines.append(cells)
     note = (
-        "Accuracy: mean over seeds and 95 % t interval, which speaks of other seeds on the same questions (one model "
-        "alone, such as a backbone that all seeds share: Wilson's, of other questions). Difference and p: seeds and "
-        "questions both vary (two-way table of paired verdicts, Hillis 2007), since every seed answers the same "
-        "questions and pooling their flips would count a question once per seed; one seed: McNemar's exact p, of other "
-        "questions only. Sign-flip p: exact, over seeds alone, and with S seeds never below 2 / 2^S. Holm p: over all "
-        "rows that have one. The backbone is not tested; where seeds share it, nothing here speaks of other backbones."
+        "Accuracy: mean over seeds with its 95 % t interval, for other seeds on the same questions; where there is "
+        "only one model, such as a backbone that all seeds share, with Wilson's interval, for other questions. "
+        "Difference and p: for other seeds and other questions (two-way table of paired verdicts, Hillis 2007). All "
+        "seeds answer the same questions, so a test of the pooled verdicts would count each question once per seed. "
+        "With one seed p is McNemar's exact p, for other questions only. Sign-flip p: exact, over seeds only; with S "
+        "seeds it is at least 2 / 2^S. Holm p: corrected over all rows that have a p. The backbone is not tested; "
+        "where all seeds share it, the results say nothing about other backbones."
     )
     return Section("Table 1", [], [Table(header, lines, note)])
 
 
 def curves(cells: list[StudyRow], folder: Path) -> list[Section]:
-    """Figures 3, 4, 5 and the sweep of n: those that have cells. folder: the study's."""
+    """Figures 3, 4, 5 and the sweep of n: those that have finished cells. folder: the study's."""
     plots = folder / "figures"
     sections = (make(cells, plots, folder) for make in (figure3, figure4, figure5, figure_n))
     return [section for section in sections if section]
 
 
 def panels_of(cells: list[StudyRow], keys: tuple[str, ...] = PANEL) -> dict[str, list[StudyRow]]:
-    """Cells by what a figure has a panel for, under its title."""
+    """The cells of each panel of a figure, by the panel's title."""
     return {panel(group[0], keys): group for group in results.groups(cells, *keys).values()}
 
 
@@ -115,9 +117,9 @@ def tested(
     against: str = "vanilla",
     keys: tuple[str, ...] = results.SETTING,
 ) -> Table:
-    """Every setting of a sweep with its accuracy and its difference from those of `others` with the same `keys`.
+    """A row per setting of a sweep: its accuracy, and its difference from those of `others` with the same `keys`.
 
-    columns: what names a setting; against: what `others` are.
+    columns: the values that name a setting, by header. against: the name of `others`.
     """
     rows = []
     for point in results.points(shown, others, keys, folder):
@@ -125,8 +127,8 @@ def tested(
         p = [f"{point.gap.p:.2g}", f"{point.holm:.2g}"] if point.gap and not math.isnan(point.holm) else ["", ""]
         rows.append([*(str(of(point.cell)) for of in columns.values()), percent(point.accuracy), gap, *p])
     note = (
-        f"Accuracy, difference and p as in Table 1, from {against} with the same {', '.join(keys[2:])}; Holm p: over "
-        "this table."
+        f"Accuracy, difference and p as in Table 1. The difference is from {against} with the same "
+        f"{', '.join(keys[2:])}. Holm p: corrected over the rows of this table."
     )
     return Table([*columns, "accuracy (95 %)", f"against {against} (95 %)", "p", "Holm p"], rows, note)
 
@@ -138,8 +140,8 @@ def vanilla(cells: list[StudyRow]) -> list[StudyRow]:
 
 def baseline(cells: list[StudyRow], one: StudyRow) -> list[tuple[str, Interval]]:
     """The level of vanilla self-training, a line in a panel."""
-    alike = results.like(results.done(cells, "table1"), one, PANEL)
-    value = results.level(c for c in alike if c["method"] == "vanilla")
+    same_setting = results.matching(results.done(cells, "table1"), one, PANEL)
+    value = results.level(c for c in same_setting if c["method"] == "vanilla")
     return [("vanilla", value)] if value else []
 
 
@@ -151,7 +153,7 @@ def swept(cells: list[StudyRow], kind: str) -> list[StudyRow]:
 def figure3(cells: list[StudyRow], plots: Path, folder: Path) -> Section | None:
     """Accuracy against the exponent on test and held-out rows; the exponent that the held-out rows choose."""
     panels, rows, shown = [], [], list[StudyRow]()
-    text = ["The exponent is chosen on held-out rows of the train split; the test curve is shown, not chosen from."]
+    text = ["The exponent is chosen on held-out rows of the train split, not on the test curve."]
     for title, group in panels_of(swept(cells, "fig3"), SWEEP).items():
         text += left_out(title, group)
         test = results.series(group, "a", lambda c: "test")
@@ -162,8 +164,8 @@ def figure3(cells: list[StudyRow], plots: Path, folder: Path) -> Section | None:
             marks.append((f"chosen: a = {best:g}", best))
             picked = dict(zip(test[0].x, test[0].y, strict=True))[best]
             rows.append([title, "held-out rows", f"{best:g}", percent(picked)])
-        alike = results.like(results.done(cells, "fig3"), group[0], SWEEP)
-        auto = [c for c in alike if c["a"] == "auto" and c["a_found"] is not None]
+        same_setting = results.matching(results.done(cells, "fig3"), group[0], SWEEP)
+        auto = [c for c in same_setting if c["a"] == "auto" and c["a_found"] is not None]
         shown += [*sorted(group, key=lambda c: float(c["a"] or 0)), *auto]
         if auto:
             exponent = sum(c["a_found"] or 0.0 for c in auto) / len(auto)
@@ -187,7 +189,9 @@ def left_out(title: str, group: list[StudyRow]) -> list[str]:
     if not negative:
         return []
     kept, lost = (sum(value(c, k) for c in negative) / len(negative) for k in ("examples", "examples_left_out"))
-    return [f"{title}: a < 0 leaves out {lost:,.0f} of {kept + lost:,.0f} examples (mean over cells), of entropy 0."]
+    return [
+        f"{title}: a < 0 leaves out {lost:,.0f} of {kept + lost:,.0f} examples (mean over cells): their value is 0."
+    ]
 
 
 def figure4(cells: list[StudyRow], plots: Path, folder: Path) -> Section | None:
@@ -196,7 +200,7 @@ def figure4(cells: list[StudyRow], plots: Path, folder: Path) -> Section | None:
     for title, group in panels_of([c for c in results.done(cells, "fig4") if c["loss"]]).items():
         shown += sorted(group, key=lambda c: c["round"])
         known = {c["seed"] for c in group}
-        of_task = results.like(results.done(cells), group[0], ("task", "model"))
+        of_task = results.matching(results.done(cells), group[0], ("task", "model"))
         backbones = [c for c in of_task if c["method"] == "backbone"]
         copies = results.by_seed([c for c in backbones if c["seed"] in known], folder)
         start = results.over_seeds(list(copies.values())) if copies else None
@@ -206,8 +210,8 @@ def figure4(cells: list[StudyRow], plots: Path, folder: Path) -> Section | None:
         return None
     figures.curves(panels, plots / "figure_4")
     caption = (
-        f"Accuracy after each round of n responses a question; round 0 is the backbone. {SEEDS_NOTE} A backbone that "
-        "seeds share is one model: its bar is Wilson's interval (other questions)."
+        f"Accuracy after each round of n responses per question; round 0 is the backbone. {SEEDS_NOTE} A backbone that "
+        "all seeds share is one model: its bar is Wilson's interval, for other questions."
     )
     columns = {"panel": panel, "round": lambda c: c["round"], "method": results.name_of}
     table = tested(columns, shown, vanilla(cells), folder)
@@ -246,15 +250,15 @@ def figure_n(cells: list[StudyRow], plots: Path, folder: Path) -> Section | None
     figures.curves(panels, plots / "responses")
 
     def trained(cell: StudyRow) -> str:
-        members = results.like(shown, cell, (*keys, "method", "a", "n"))
+        members = results.matching(shown, cell, (*keys, "method", "a", "n"))
         counts = [count for c in members if (count := c.get("examples")) is not None]
         return f"{sum(counts) / len(counts):,.0f}" if counts else ""
 
     columns = {"panel": lambda c: panel(c, keys), "n": lambda c: c["n"], "method": results.name_of}
     table = tested({**columns, "trained examples (mean over seeds)": trained}, shown, vanilla(cells), folder)
     caption = (
-        f"Accuracy against n. {SEEDS_NOTE} A question is trained only where one of its n responses is right, so that "
-        "the number of trained questions differs with n, too (table): a curve is not the effect of better weights "
-        "alone. At one n vanilla and EAST have the same questions."
+        f"Accuracy against n. {SEEDS_NOTE} A question is trained on only if one of its n responses is right, so "
+        "the number of trained questions differs with n (see the table), and a curve shows more than the effect of "
+        "better weights. At each n vanilla and EAST train on the same questions."
     )
     return Section("Responses per question", [], [table], plots / "responses", caption)

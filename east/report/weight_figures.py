@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from east.evaluation import significance
 from east.evaluation.significance import Series
@@ -32,19 +33,19 @@ def sections(groups: dict[str, list[tuple[list[Path], Path]]], plots: Path) -> l
     parts = []
     if histograms:
         figures.histograms(histograms, plots / "weights")
-        caption = "Weights of the first seed's examples; the mean is 1, the last bin has all larger ones."
+        caption = "Weights of the first seed's examples. Their mean is 1; the last bin also counts all larger weights."
         parts.append(Section("Weights", [], [], plots / "weights", caption))
     if not panels:
         return []
     figures.curves(panels, plots / "effective_sample_size")
     caption = (
-        "Effective sample size (sum w)^2 / sum w^2 over N of the power mapping. For a < 0 examples whose value is 0 "
-        "are left out and count in N."
+        "Effective sample size (sum w)^2 / sum w^2 of the power mapping, divided by N. For a < 0 examples whose value "
+        "is 0 are left out, but counted in N."
     )
     return [*parts, Section("Effective sample size", [], [], plots / "effective_sample_size", caption)]
 
 
-def histogram(strategy: str, folders: list[Path], most: int = 6) -> dict[str, Any]:
+def histogram(strategy: str, folders: list[Path], most: int = 6) -> dict[str, NDArray[Any]]:
     """Example weights of a strategy by label, of the first dataset's folders.
 
     At most as many as a reader can distinguish: the strategy's first folder, a = 1, and an even choice of the others.

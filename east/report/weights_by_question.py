@@ -1,4 +1,4 @@
-"""What weight each question has under each weighting: columns of weights/ read back by question."""
+"""The weight of each question under each weighting, from the folders of weights/."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 from east.data.indexed_dataset import IndexedDataset
 from east.run import config, files, pipeline
 from east.weighting import weights
-from east.weighting.weights import COMPARED, Strategy
+from east.weighting.weights import COMPARED, Graded, Strategy
 
 ALL = "all questions"  # where nothing is indexed yet
 PER_RESPONSE = {"sample", "answer", "source", "truncated", "cluster", "correct", "string_match"}
 
 
 class Column(NamedTuple):
-    """Weights by question id; questions without a trained example are absent. `source` says where they are from."""
+    """Weights by question id; questions without a trained example are absent. source: where they are from."""
 
     label: str
     dataset: str
@@ -65,7 +65,7 @@ def by_question(
     return {ids[q]: float(values[row]) for q, row in zip(first, rows, strict=True) if kept[row]}
 
 
-def computed(strategy: Strategy, a: float, graded: dict[str, dict[str, Any]], dataset: IndexedDataset | None) -> Column:
+def computed(strategy: Strategy, a: float, graded: dict[str, Graded], dataset: IndexedDataset | None) -> Column:
     """What the power mapping of a strategy would give on a dataset's examples (None: one example a question)."""
     values, ids, question = example_values(strategy, graded, dataset)
     name, source = dataset.folder.name if dataset else ALL, "computed for this page"
@@ -83,7 +83,7 @@ def power_weights(values: weights.Array, a: float) -> tuple[weights.Array, NDArr
 
 
 def example_values(
-    strategy: Strategy, graded: dict[str, dict[str, Any]], dataset: IndexedDataset | None
+    strategy: Strategy, graded: dict[str, Graded], dataset: IndexedDataset | None
 ) -> tuple[weights.Array, list[str], NDArray[Any]]:
     """(values [N], question ids, example's position in them [N]) of a dataset's examples; graded: rows by id."""
     ids = dataset.question_ids() if dataset else list(graded)
@@ -104,18 +104,18 @@ def effective_shares(values: weights.Array, exponents: list[float]) -> list[floa
     return shares
 
 
-def graded_rows(folder: Path) -> dict[str, dict[str, Any]]:
-    """Rows of a graded folder by question id, without what is known per response."""
+def graded_rows(folder: Path) -> dict[str, Graded]:
+    """Rows of a graded folder by question id, without the keys that have a value per response."""
     pipeline.at("graded", folder).open()
     rows = files.read_jsonl(folder / "questions.jsonl")
     return {row["question"]: {k: v for k, v in row.items() if k not in PER_RESPONSE} for row in rows}
 
 
-def with_pair(folders: list[Path], graded: dict[str, dict[str, Any]]) -> tuple[list[Column], tuple[int, int]]:
+def with_pair(folders: list[Path], graded: dict[str, Graded]) -> tuple[list[Column], tuple[int, int]]:
     """Columns of weights folders, and the positions of the entropy and the accuracy column to be compared.
 
-    Compared are two of one dataset with the same exponent, the nearest to 1. Where there is no such pair, what is
-    missing of the three strategies is computed at the exponent of the entropy column nearest to 1.
+    Compared are two of one dataset with the same exponent, the nearest to 1. Where there is no such pair, those of
+    the three strategies that are missing are computed at the exponent of the entropy column nearest to 1.
     """
     columns = [read(folder) for folder in folders]
     entropy = sorted((c for c in columns if c.strategy == "entropy" and c.a is not None), key=_from_one)

@@ -24,11 +24,11 @@ WARM = [
     "east.training.reference",
     "deepspeed.runtime.zero.muon.original_muon",  # DeepSpeed imports it late, for more than a second
 ]
-SET_PDEATHSIG = 1  # prctl: the signal that comes when the parent dies
+SET_PDEATHSIG = 1  # prctl's option: the signal that a process gets when its parent dies
 
 
 class Job(NamedTuple):
-    """`line` is a command line; `after` names the jobs that make what it reads."""
+    """A command line. after: names of the jobs that write what it reads."""
 
     name: str
     line: list[str]
@@ -58,20 +58,10 @@ def run(
     assert len(by_name) == len(jobs) and all(need in by_name for job in jobs for need in job.after)
     graph = graphlib.TopologicalSorter({job.name: job.after for job in jobs})
     graph.prepare()
-    order = list(by_name).index
-    ready = sorted(graph.get_ready(), key=order)
+    place = {name: k for k, name in enumerate(by_name)}
+    ready = sorted(graph.get_ready(), key=place.__getitem__)
     free, running = list(slots), dict[futures.Future[End], tuple[str, dict[str, str]]]()
-    processes: dict[str, multiprocessing.process.BaseProcess] = {}
-
-    def work(job: Job, environment: dict[str, str]) -> End:
-        log, began = logs / f"{job.name}.log", time.perf_counter()
-        log.parent.mkdir(parents=True, exist_ok=True)
-        process = context.Process(target=enter, args=(job.line, environment, log))
-        process.start()
-        processes[job.name] = process
-        process.join()
-        seconds = time.perf_counter() - began
-        return End(seconds, None if process.exitcode == 0 else last_line(log, process.exitcode))
+    processes = list[multiprocessing.process.BaseProcess]()
 
     with futures.ThreadPoolExecutor(len(slots)) as pool:
         try:
@@ -79,24 +69,39 @@ def run(
                 while free and ready:
                     name, slot = ready.pop(0), free.pop(0)
                     report(name, None)
-                    running[pool.submit(work, by_name[name], slot)] = name, slot
+                    log = logs / f"{name}.log"
+                    running[pool.submit(execute, context, by_name[name], slot, log, processes)] = name, slot
                 for future in futures.wait(running, return_when=futures.FIRST_COMPLETED).done:
                     name, slot = running.pop(future)
                     free.append(slot)
                     end = future.result()
                     if end.error is None:
                         graph.done(name)
-                        ready = sorted([*ready, *graph.get_ready()], key=order)
+                        ready = sorted([*ready, *graph.get_ready()], key=place.__getitem__)
                     report(name, end)
         finally:
-            for process in processes.values():
+            for process in processes:
                 if process.is_alive():
                     process.terminate()
 
 
+def execute(
+    context: Any, job: Job, environment: dict[str, str], log: Path, processes: list[multiprocessing.process.BaseProcess]
+) -> End:
+    """Run a job in a process of its own, which is added to `processes`, and wait for its end."""
+    began = time.perf_counter()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    process = context.Process(target=enter, args=(job.line, environment, log))
+    process.start()
+    processes.append(process)
+    process.join()
+    seconds = time.perf_counter() - began
+    return End(seconds, None if process.exitcode == 0 else last_line(log, process.exitcode))
+
+
 def enter(line: list[str], environment: dict[str, str], log: Path) -> None:
-    """In the child: become the command line. A Python one runs in this process, which may have its imports."""
-    ctypes.CDLL(None).prctl(SET_PDEATHSIG, signal.SIGTERM)  # a killed study leaves no stage behind to meet the next
+    """In the child process: run the command line. A Python one runs in this process, whose imports it can use."""
+    ctypes.CDLL(None).prctl(SET_PDEATHSIG, signal.SIGTERM)  # no stage outlives a killed study
     with log.open("wb") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -110,7 +115,7 @@ def enter(line: list[str], environment: dict[str, str], log: Path) -> None:
 
 
 def last_line(log: Path, status: int | None) -> str:
-    """What a failed job said last, in one line of at most 300 characters."""
+    """The last line that a failed job printed, at most 300 characters of it, and the signal that killed it."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    said = lines[-1].removeprefix("error: ") if lines else "it said nothing"
-    return (f"killed by signal {-status}; " if status is not None and status < 0 else "") + said[:300]
+    printed = lines[-1].removeprefix("error: ") if lines else "no output"
+    return (f"killed by signal {-status}; " if status is not None and status < 0 else "") + printed[:300]

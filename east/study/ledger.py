@@ -10,14 +10,14 @@ from typing import Any
 from east.run import artifacts, config, files, pipeline
 from east.run.config import BASE, Config
 from east.study.plan import Cell, before, selection, settings
-from east.study.rows import StudyRow
+from east.study.rows import StudyFile, StudyRow, value
 from east.study.study_file import Study
 
 KEPT = ("status", "seconds", "a_found", "examples", "examples_left_out", "inputs")  # of a row that is still valid
 
 
 class Ledger:
-    """study.json: a row per cell. Rows of cells that an earlier start asked for and this one does not are kept."""
+    """study.json: a row per cell. Rows of cells that only an earlier start of the study had are kept."""
 
     def __init__(self, study: Study, cells: list[Cell]):
         self.study, self.folder, self.cells = study, Path(study.folder), {cell.id: cell for cell in cells}
@@ -30,12 +30,12 @@ class Ledger:
         self.others = [row for identity, row in old.items() if identity not in self.rows]
         for cell in sorted(cells, key=lambda cell: cell.round):
             if cell.id in old and self._valid(cell, old[cell.id]):
-                kept: Any = {key: old[cell.id][key] for key in KEPT}
+                kept: Any = {key: value(old[cell.id], key) for key in KEPT}
                 self.rows[cell.id].update(kept)
         self.write()
 
     def waiting(self) -> list[Cell]:
-        """Cells that are still to be made."""
+        """Cells that are not done."""
         return [cell for cell in self.cells.values() if self.rows[cell.id]["status"] != "done"]
 
     def started(self, identity: str, job: str) -> None:
@@ -74,7 +74,7 @@ class Ledger:
     def write(self) -> None:
         """Write study.json so that a reader sees the old or the new one."""
         rows = [*self.rows.values(), *self.others]
-        values = {
+        values: StudyFile = {
             "name": self.study.name,
             "tasks": list(dict.fromkeys(row["task"] for row in rows)),
             "seeds": list(dict.fromkeys(row["seed"] for row in rows)),
@@ -86,10 +86,10 @@ class Ledger:
     def _own(self, identity: str, job: str) -> bool:
         return str(Path(job).parent) == self.cells[identity].place
 
-    def _old(self) -> list[dict[str, Any]]:
+    def _old(self) -> list[StudyRow]:
         path = self.folder / "study.json"
         try:
-            rows = json.loads(path.read_text())["cells"] if path.exists() else []
+            rows: list[StudyRow] = json.loads(path.read_text())["cells"] if path.exists() else []
             complete = all(key in row for row in rows for key in ("id", "settings", "task", "seed", *KEPT))
         except (json.JSONDecodeError, KeyError, TypeError):
             complete = False
@@ -97,13 +97,13 @@ class Ledger:
             raise ValueError(f"{path}: not the rows of a study; delete it, and the same command writes it again")
         return rows
 
-    def _valid(self, cell: Cell, old: dict[str, Any]) -> bool:
-        """Whether an earlier start's row is what this study asks for, and was made from what is on disk."""
+    def _valid(self, cell: Cell, old: StudyRow) -> bool:
+        """Whether a row of an earlier start has this study's settings and was made from what is on disk."""
         if old["status"] != "done" or old["settings"] != self.rows[cell.id]["settings"]:
             return False
         if cell.round > 1 and self.rows[before(cell).id]["status"] != "done":
             return False
-        return bool(old["inputs"] == self._inputs(cell))
+        return old["inputs"] == self._inputs(cell)
 
     def _inputs(self, cell: Cell) -> dict[str, Any]:
         """What a cell's numbers come from: its starting model, and the fingerprints of the folders of its row.

@@ -1,4 +1,4 @@
-"""What a study consists of: its cells, and the command lines that make them, in an order that respects their needs.
+"""The cells of a study, and the jobs that make them, in topological order.
 
 A cell is one trained (or starting) model with its evaluation: a run file, overrides, a round. A seed varies sampling,
 the draw of examples and their order; the starting model, the questions and the test problems are a task's own.
@@ -66,14 +66,14 @@ def expand(study: Study) -> list[Cell]:
             for (strategy, a), number in itertools.product(weights, range(1, e.rounds + 1)):
                 cells.append(Cell(task, seed, loss, method, strategy, a, n, number, (name,), e.select))
         for cell in cells:
-            twin = cells_by_id.get(cell.id, cell)
-            names = dict.fromkeys((*twin.experiments, name))
-            cells_by_id[cell.id] = cell._replace(experiments=tuple(names), select=cell.select or twin.select)
+            same = cells_by_id.get(cell.id, cell)
+            names = dict.fromkeys((*same.experiments, name))
+            cells_by_id[cell.id] = cell._replace(experiments=tuple(names), select=cell.select or same.select)
     return list(cells_by_id.values())
 
 
 def overrides(study: Study, cell: Cell) -> list[str]:
-    """What makes the cell's run of its run file. Cells share a run folder in round 1, later rounds have their own."""
+    """What the cell changes of its run file. In round 1 cells share a run folder; later rounds have their own."""
     run = Path(study.folder, cell.task.name, f"seed_{cell.seed}", f"n{cell.n}")
     changes = [*cell.task.set, f"round={cell.round}", f"sampling.n={cell.n}", *(f"{key}={cell.seed}" for key in SEEDED)]
     if cell.round > 1:
@@ -103,14 +103,14 @@ def settings(study: Study, cell: Cell, more: list[str] | None = None) -> Config:
 
 
 class Plan:
-    """The jobs of some cells in an order that respects their needs, each shared stage once."""
+    """The jobs of some cells in topological order, each shared stage once."""
 
     def __init__(self, study: Study, cells: list[Cell]):
         self.study, self.jobs = study, dict[str, Job]()
         self.last = {cell.id: self._evaluated(cell) for cell in cells}  # by cell: the jobs that end it
 
     def needs(self, cell: Cell) -> set[str]:
-        """Names of all jobs behind a cell."""
+        """Names of all jobs that a cell needs, directly or not."""
         names: set[str] = set()
         todo = list(self.last[cell.id])
         while todo:

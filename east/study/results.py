@@ -11,11 +11,12 @@ import numpy as np
 from east.evaluation import significance
 from east.evaluation.significance import Interval, Paired, Series
 from east.run import files
-from east.study.rows import StudyRow, value
+from east.study.rows import StudyFile, StudyRow, value
 from east.study.study_file import BACKBONE, METHODS
 
+Verdicts = dict[str, bool]  # question id to right or wrong
 FILE = "study.json"
-SETTING = ("task", "model", "loss", "n", "round")  # the keys whose values compared cells share
+SETTING = ("task", "model", "loss", "n", "round")  # keys in which two compared cells are equal
 FIELDS = ("id", "task", "model", "seed", "loss", "method", "strategy", "a", "n", "round", "in", "status", "eval")
 
 
@@ -52,7 +53,7 @@ class Point(NamedTuple):
 Compared = TypeVar("Compared", Row, Point)
 
 
-def read(folder: Path) -> dict[str, Any]:
+def read(folder: Path) -> StudyFile:
     """study.json, each done cell with its `accuracy` (and `selected`, on held-out rows, where it has one).
 
     Raises ValueError for a missing or broken file, a cell without a field, or a missing result.
@@ -61,7 +62,7 @@ def read(folder: Path) -> dict[str, Any]:
     if not path.exists():
         raise ValueError(f"{path}: no such file; run `python -m east study --config X` first, or correct --study")
     try:
-        study: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        study: StudyFile = json.loads(path.read_text(encoding="utf-8"))
         cells = study["cells"]
         lacking = [(c.get("id"), f) for c in cells for f in FIELDS if f not in c]
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
@@ -86,8 +87,8 @@ def accuracy_of(folder: Path, cell: StudyRow, evaluation: str) -> float:
         raise ValueError(message) from None
 
 
-def verdicts(folder: Path, cell: StudyRow) -> dict[str, bool]:
-    """Question id to right or wrong, of a cell's greedy answers."""
+def verdicts(folder: Path, cell: StudyRow) -> Verdicts:
+    """The verdicts of a cell's greedy answers."""
     path = folder / cell["eval"] / "graded" / "questions.jsonl"
     return {row["question"]: bool(row["correct"][0]) for row in files.read_jsonl(path)}
 
@@ -105,7 +106,7 @@ def groups(cells: Iterable[StudyRow], *keys: str) -> dict[tuple[Any, ...], list[
     return by_values
 
 
-def like(cells: Iterable[StudyRow], one: StudyRow, keys: tuple[str, ...]) -> list[StudyRow]:
+def matching(cells: Iterable[StudyRow], one: StudyRow, keys: tuple[str, ...]) -> list[StudyRow]:
     """The cells that have the same values of some keys as one cell."""
     return [c for c in cells if all(value(c, key) == value(one, key) for key in keys)]
 
@@ -124,7 +125,7 @@ def exponent(cell: StudyRow) -> str:
     return f"{cell['a']:g}" if isinstance(cell["a"], int | float) else str(cell["a"])
 
 
-def table1(study: dict[str, Any], folder: Path) -> list[Row]:
+def table1(study: StudyFile, folder: Path) -> list[Row]:
     """Every method of every task, model and loss, each compared with vanilla seed by seed, with Holm's p over all.
 
     A method without a finished cell has a row, too, with the paper's result alone. Raises ValueError where seeds
@@ -134,7 +135,7 @@ def table1(study: dict[str, Any], folder: Path) -> list[Row]:
     backbones = groups([c for c in cells if c["loss"] is None], "task", "model")
     rows: list[Row] = []
     for (task, model, loss), group in groups([c for c in cells if c["loss"]], "task", "model", "loss").items():
-        known = {seed for seed in (c["seed"] for c in group)}
+        known = {c["seed"] for c in group}
         methods: dict[str, list[StudyRow]] = {}
         for cell in [*(c for c in backbones.get((task, model), []) if c["seed"] in known), *group]:
             methods.setdefault(name_of(cell), []).append(cell)
@@ -158,10 +159,10 @@ def points(shown: list[StudyRow], others: list[StudyRow], keys: tuple[str, ...],
     itself. Raises ValueError as `table1` does.
     """
     sweep = []
-    for alike in groups(shown, *keys).values():
-        baselines = like(others, alike[0], keys)
+    for compared_cells in groups(shown, *keys).values():
+        baselines = matching(others, compared_cells[0], keys)
         baseline = by_seed(baselines, folder)
-        for group in groups(alike, "method", "strategy", "a").values():
+        for group in groups(compared_cells, "method", "strategy", "a").values():
             results = by_seed(group, folder)
             gap = None if group[0] in baselines else compared(results, baseline)[0]
             sweep.append(Point(group[0], over_seeds(list(results.values())), gap, math.nan))
@@ -176,9 +177,9 @@ def corrected(rows: list[Compared], tested: list[bool]) -> list[Compared]:
     return rows
 
 
-def by_seed(cells: list[StudyRow], folder: Path) -> dict[Any, dict[str, bool]]:
+def by_seed(cells: list[StudyRow], folder: Path) -> dict[int, Verdicts]:
     """Verdicts of finished cells by seed. Raises ValueError when two cells of one method have the same seed."""
-    tables: dict[Any, dict[str, bool]] = {}
+    tables: dict[int, Verdicts] = {}
     for cell in done(cells):
         if cell["seed"] in tables:
             raise ValueError(f"study.json: {name_of(cell)} of {cell['id']!r} has seed {cell['seed']} twice; keep one")
@@ -186,7 +187,7 @@ def by_seed(cells: list[StudyRow], folder: Path) -> dict[Any, dict[str, bool]]:
     return tables
 
 
-def over_seeds(tables: list[dict[str, bool]]) -> Interval:
+def over_seeds(tables: list[Verdicts]) -> Interval:
     """Mean accuracy with its interval for other seeds on the same questions; where there is only one model (one seed,
     or a backbone that all seeds share) with Wilson's interval, for other questions.
     """
@@ -196,9 +197,7 @@ def over_seeds(tables: list[dict[str, bool]]) -> Interval:
     return Interval(correct / n, *significance.wilson(correct, n))
 
 
-def compared(
-    results: dict[Any, dict[str, bool]], baseline: dict[Any, dict[str, bool]]
-) -> tuple[Paired | None, float, int]:
+def compared(results: dict[int, Verdicts], baseline: dict[int, Verdicts]) -> tuple[Paired | None, float, int]:
     """(difference, sign-flip p, seeds) over the seeds that both have: with crossed seeds and questions, or for one seed
     with McNemar's test and the bootstrap's interval, which let only the questions vary.
     """
@@ -221,11 +220,11 @@ def compared(
     return Paired(float(d.mean()), low, high, p, math.inf), math.nan, 1
 
 
-def paper_accuracy(study: dict[str, Any], cell: StudyRow, task: str, model: str, loss: str) -> float | None:
+def paper_accuracy(study: StudyFile, cell: StudyRow, task: str, model: str, loss: str) -> float | None:
     """The paper's accuracy of a row, where the study file states it."""
     for row in study.get("paper") or []:
         same = (row.get("task"), row.get("model"), row.get("method")) == (task, model, cell["method"])
-        if same and (row.get("loss") == loss or cell["method"] == "backbone"):
+        if same and (row.get("loss") == loss or cell["method"] == BACKBONE):
             return float(row["accuracy"])
     return None
 
@@ -251,14 +250,14 @@ def series(
 
     Raises ValueError where two cells of one seed belong to one point: a seed counts once.
     """
-    lines: dict[str, dict[float, dict[Any, StudyRow]]] = {}
+    lines: dict[str, dict[float, dict[int, StudyRow]]] = {}
     for cell in cells:
         if value(cell, y) is None:
             continue
         point = lines.setdefault(label(cell), {}).setdefault(float(value(cell, x)), {})
-        if twin := point.get(cell["seed"]):
+        if other := point.get(cell["seed"]):
             raise ValueError(
-                f"study.json: {twin['id']!r} and {cell['id']!r} are both {label(cell)} at {x} = {value(cell, x)} of "
+                f"study.json: {other['id']!r} and {cell['id']!r} are both {label(cell)} at {x} = {value(cell, x)} of "
                 f"seed {cell['seed']} in one figure; give them experiments of their own"
             )
         point[cell["seed"]] = cell

@@ -34,19 +34,7 @@ def run(study: Study) -> None:
         with tqdm(total=len(ledger.rows), initial=len(ledger.rows) - len(needs), desc=study.name, unit="cell") as bar:
 
             def report(name: str, end: job_graph.End | None) -> None:
-                for identity in [i for i, names in needs.items() if name in names]:
-                    if end is None:
-                        ledger.started(identity, name)
-                    elif end.error is not None:
-                        del needs[identity]
-                        ledger.failed(identity, f"{name}: {end.error}")
-                    else:
-                        needs[identity].remove(name)
-                        ledger.spent(identity, name, end.seconds)
-                        if not needs[identity]:
-                            del needs[identity]
-                            ledger.done(identity)
-                    bar.update(int(end is not None and identity not in needs))
+                bar.update(track(ledger, needs, name, end))
                 if end is not None and end.error is not None:
                     bar.write(f"failed: {name}: {end.error}")
 
@@ -63,8 +51,29 @@ def run(study: Study) -> None:
         )
 
 
+def track(ledger: Ledger, needs: dict[str, set[str]], job: str, end: job_graph.End | None) -> int:
+    """Record the start (end: None) or the end of a job; returns the number of cells that have ended with it.
+
+    needs: by cell, the jobs that have not succeeded yet; cells that have ended are removed.
+    """
+    waiting = [cell for cell, jobs in needs.items() if job in jobs]
+    for cell in waiting:
+        if end is None:
+            ledger.started(cell, job)
+        elif end.error is not None:
+            del needs[cell]
+            ledger.failed(cell, f"{job}: {end.error}")
+        else:
+            needs[cell].remove(job)
+            ledger.spent(cell, job, end.seconds)
+            if not needs[cell]:
+                del needs[cell]
+                ledger.done(cell)
+    return sum(cell not in needs for cell in waiting)
+
+
 def prepare(study: Study) -> bool:
-    """Make the folder and set what every job inherits; True where jobs may be forks of one warm process.
+    """Create the folder and set the environment that every job inherits. Returns whether jobs are forks of one process.
 
     vLLM is never forked: it must not share a process with DeepSpeed.
     """
@@ -77,7 +86,7 @@ def prepare(study: Study) -> bool:
 
 
 def slots(study: Study) -> list[dict[str, str]]:
-    """The environment of each of the jobs that run at once: on GPUs, which one it sees."""
+    """The environment of each of the jobs that run at once: on GPUs, the GPU that it sees."""
     if study.device == "cpu":
         return [{} for _ in range(study.parallel)]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(study.parallel)))
@@ -88,7 +97,10 @@ def slots(study: Study) -> list[dict[str, str]]:
 
 
 def link_samples(study: Study, cell: Cell) -> None:
-    """A smaller n is a view of the study's samples: `grade` reads the first n of each question."""
+    """Link the samples of a smaller n to those of the study's n: `grade` reads the first n of each question.
+
+    Raises ValueError where the smaller n has samples of its own.
+    """
     whole = settings(study, cell._replace(n=study.n, round=1)).folder_of("samples")
     view = settings(study, cell._replace(round=1)).folder_of("samples")
     if cell.n < study.n and not view.is_symlink():
@@ -104,16 +116,20 @@ def link_samples(study: Study, cell: Cell) -> None:
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """One study at a time in a folder. Raises ValueError when another process has it."""
+    lock = filelock.FileLock(folder / ".lock", blocking=False)
     try:
-        with filelock.FileLock(folder / ".lock", blocking=False):
-            yield
+        lock.acquire()
     except filelock.Timeout:
         raise ValueError(f"{folder}: another `east study` is running in it; wait for it or stop it") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """SIGTERM stops a study as Ctrl-C does: running stages get SIGTERM, and the next start goes on."""
+    """SIGTERM stops a study as Ctrl-C does: running stages get SIGTERM, and the next start continues."""
 
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt

@@ -52,12 +52,12 @@ class StudyTask(Section):
 class Experiment(Section):
     """A grid: every combination of the lists. Only the method east has a strategy and an exponent."""
 
-    loss: list[LossName] = Field(["sft"], min_length=1, description="sft, dpo, kto")
+    loss: list[LossName] = Field(["sft"], min_length=1, description=", ".join(LOSSES))
     method: list[MethodName] = Field(
         ["east"], min_length=1, description="vanilla (equal weights), lw_w, lw_p (local weights), east"
     )
     strategy: list[Strategy] = Field(
-        ["entropy"], min_length=1, description="what EAST's weight is computed from: entropy, accuracy, rejection"
+        ["entropy"], min_length=1, description=f"what EAST's weight is computed from: {', '.join(COMPARED)}"
     )
     a: list[float | Literal["auto"]] = Field([], description="exponents; empty: the task's")
     n: list[int] = Field([], description="responses per question; empty: the study's")
@@ -135,5 +135,5 @@ def check_held_out(task: StudyTask, path: str) -> None:
         if trained is None or max(trained[0], task.select[0]) < min(trained[1], task.select[1]):
             raise ValueError(
                 f"{path}: {task.name} selects on train rows {task.select}, but {file} trains on {trained or 'all'}; "
-                'keep them apart, e.g. set: ["task.train_rows=[0,7000]"]'
+                'select other rows, or set: ["task.train_rows=[0,7000]"]'
             )

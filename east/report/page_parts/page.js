@@ -1,6 +1,6 @@
 "use strict";
 // The explorer. Everything a model wrote is data: it enters the page by textContent alone.
-// <script type="text/plain" id="index-S"> and id="chunk-S-C" hold gzipped JSON in base64, unpacked when needed.
+// <script type="text/plain" id="index-S"> and id="chunk-S-C" are gzipped JSON in base64, unpacked when needed.
 (() => {
 const at = id => document.getElementById(id);
 const sets = JSON.parse(at("sets").textContent);
@@ -34,14 +34,14 @@ async function unpack(id) {
 }
 
 async function open(s) {
-  const mine = ++opened, index = await unpack(`index-${s}`);
-  if (mine !== opened) return;  // another set was chosen meanwhile
+  const request = ++opened, index = await unpack(`index-${s}`);
+  if (request !== opened) return;  // another set was chosen meanwhile
   data = { set: s, ...index };
-  asked++;  // a question of the set before that is still being unpacked is not shown
+  asked++;  // a question of the previous set that is still being unpacked is not shown
   at("panel").replaceChildren(...idle);
   at("list").removeAttribute("aria-activedescendant");
-  const [ours, theirs] = data.pair.map(k => data.columns[k].w);
-  data.gap = data.id.map((_, i) => ours[i] === null || theirs[i] === null ? null : ours[i] - theirs[i]);
+  const [entropy, accuracy] = data.pair.map(k => data.columns[k].w);
+  data.gap = data.id.map((_, i) => entropy[i] === null || accuracy[i] === null ? null : entropy[i] - accuracy[i]);
   at("about").textContent = sets[s].about;
   at("weighting").replaceChildren(...data.columns.map((c, k) => make("option", { value: k, text: c.label })));
   at("weighting").value = data.pair[0];
@@ -83,7 +83,7 @@ function order() {
     return sign * (size(a) - size(b)) || i - j;
   });
   at("count").textContent = `${view.length.toLocaleString("en")} of ${data.id.length.toLocaleString("en")} questions, ` +
-    (sort === "gap" && falling ? "those first where entropy and accuracy weights disagree most" :
+    (sort === "gap" && falling ? "largest difference of entropy and accuracy weight first" :
       `by ${COLUMNS[sort].title}, ${falling ? "largest" : "smallest"} first`);
   head();
   at("room").style.height = `${view.length * ROW}px`;
@@ -108,7 +108,7 @@ function head() {
 
 function rows() {  // only those in sight exist
   const list = at("list"), first = Math.max(0, Math.floor(list.scrollTop / ROW) - 4);
-  const last = Math.min(view.length, first + Math.ceil(list.clientHeight / ROW) + 9), found = [], w = weight();
+  const last = Math.min(view.length, first + Math.ceil(list.clientHeight / ROW) + 9), elements = [], w = weight();
   for (let place = first; place < last; place++) {
     const i = view[place];
     const name = make("span", { text: data.id[i] }, make("small", { text: data.text[i] }));
@@ -117,14 +117,14 @@ function rows() {  // only those in sight exist
     row.setAttribute("aria-posinset", place + 1);
     row.setAttribute("aria-setsize", view.length);
     row.style.top = `${place * ROW}px`;
-    found.push(row);
+    elements.push(row);
   }
-  at("room").replaceChildren(...found);
+  at("room").replaceChildren(...elements);
 }
 
 async function pick(i, scroll = true) {
   picked = i;
-  const mine = ++asked, place = view.indexOf(i), list = at("list");
+  const request = ++asked, place = view.indexOf(i), list = at("list");
   if (scroll && place >= 0) {
     const top = place * ROW;
     if (top < list.scrollTop || top + ROW > list.scrollTop + list.clientHeight) list.scrollTop = top - list.clientHeight / 3;
@@ -133,7 +133,7 @@ async function pick(i, scroll = true) {
   rows();
   draw();
   const chunk = await unpack(`chunk-${data.set}-${Math.floor(i / data.chunk)}`);
-  if (mine === asked) show(i, chunk[i % data.chunk]);
+  if (request === asked) show(i, chunk[i % data.chunk]);
 }
 
 function show(i, question) {
@@ -249,17 +249,17 @@ function axis(c, box, most) {
 }
 
 function near(event) {  // questions in reach of the pointer, nearest first
-  const edge = at("scatter").getBoundingClientRect(), px = event.clientX - edge.left, py = event.clientY - edge.top, found = [];
+  const edge = at("scatter").getBoundingClientRect(), px = event.clientX - edge.left, py = event.clientY - edge.top, nearest = [];
   for (let dx = -1; dx <= 1; dx++) for (let dy = -1; dy <= 1; dy++)
-    found.push(...grid.get(`${Math.floor(px / REACH) + dx},${Math.floor(py / REACH) + dy}`) ?? []);
-  const distance = new Map(found.map(i => [i, Math.hypot(spots.x[i] - px, spots.y[i] - py)]));
-  return found.filter(i => distance.get(i) <= REACH).sort((i, j) => distance.get(i) - distance.get(j) || i - j);
+    nearest.push(...grid.get(`${Math.floor(px / REACH) + dx},${Math.floor(py / REACH) + dy}`) ?? []);
+  const distance = new Map(nearest.map(i => [i, Math.hypot(spots.x[i] - px, spots.y[i] - py)]));
+  return nearest.filter(i => distance.get(i) <= REACH).sort((i, j) => distance.get(i) - distance.get(j) || i - j);
 }
 
 at("scatter").onclick = event => {
-  const found = near(event);
-  if (!found.length) return;
-  const stack = found.filter(i => spots.x[i] === spots.x[found[0]] && spots.y[i] === spots.y[found[0]]);
+  const nearest = near(event);
+  if (!nearest.length) return;
+  const stack = nearest.filter(i => spots.x[i] === spots.x[nearest[0]] && spots.y[i] === spots.y[nearest[0]]);
   pick(stack[(stack.indexOf(picked) + 1) % stack.length]);  // again: the next of those on one spot
 };
 at("scatter").onmousemove = event => {

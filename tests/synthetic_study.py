@@ -1,6 +1,6 @@
-"""A made study: study.json and the folders it names, in the real formats by the real writers; no model is run.
+"""A synthetic study: study.json and its folders, written in their formats with random verdicts; no model is run.
 
-Truth is set: every question has an ability that seeds share, EAST adds `lift` to the chance of a right answer.
+The true effects are known: seeds share each question's chance of a right answer, and EAST adds `lift` to it.
 """
 
 import json
@@ -25,15 +25,15 @@ HOSTILE = (
 
 def graded_row(question: str, answers: list[str | None], gold: str) -> dict[str, Any]:
     """A row of graded/questions.jsonl, every distinct answer a cluster."""
-    found = sorted(set(answers), key=lambda a: (-answers.count(a), a or ""))
-    place = {answer: k for k, answer in enumerate(found)}
-    shares = {a: answers.count(a) / len(answers) for a in found}
-    clusters = [{"answer": a, "count": answers.count(a), "correct": a == gold, "kind": "number"} for a in found]
+    distinct = sorted(set(answers), key=lambda a: (-answers.count(a), a or ""))
+    place = {answer: k for k, answer in enumerate(distinct)}
+    shares = {a: answers.count(a) / len(answers) for a in distinct}
+    clusters = [{"answer": a, "count": answers.count(a), "correct": a == gold, "kind": "number"} for a in distinct]
     n = len(answers)
     return {
         "question": question, "gold": gold, "n": n, "sample": list(range(n)), "answer": answers,
         "source": ["boxed"] * n, "truncated": [False] * n, "cluster": [place[a] for a in answers],
-        "correct": [a == gold for a in answers], "clusters": clusters, "k": len(found),
+        "correct": [a == gold for a in answers], "clusters": clusters, "k": len(distinct),
         "entropy": -sum(p * math.log(p) for p in shares.values()) + 0.0, "accuracy": shares.get(gold, 0.0),
         "rejection": max((p for a, p in shares.items() if a != gold), default=0.0), "reasons": {}, "timeouts": 0,
         "merged": 0, "string_match": [a == gold for a in answers],
@@ -43,7 +43,7 @@ def graded_row(question: str, answers: list[str | None], gold: str) -> dict[str,
 def write_round(folder: Path, rows: list[dict[str, Any]], texts: list[list[str]], asked: list[str]) -> None:
     """samples/ and graded/ of a round, from graded rows, the texts of their responses and of the questions."""
     n = max(row["n"] for row in rows)
-    with folder_of("samples", folder / "samples", {"engine": "made"}, {}).writing() as (scratch, summary):
+    with folder_of("samples", folder / "samples", {"engine": "none"}, {}).writing() as (scratch, summary):
         drawn = [
             {"id": r["question"], "question": q, "gold": r["gold"], "meta": {}, "prompt": q, "prompt_tokens": [1]}
             for r, q in zip(rows, asked, strict=True)
@@ -55,8 +55,8 @@ def write_round(folder: Path, rows: list[dict[str, Any]], texts: list[list[str]]
         )  # fmt: skip
         files.write_jsonl(scratch / "responses.jsonl", lines)
         summary.update(n=n, questions=len(rows))
-    made = folder_of("samples", folder / "samples").open()
-    with folder_of("graded", folder / "graded", {"n": n}, {"samples": made.fingerprint}).writing() as (scratch, s):
+    samples = folder_of("samples", folder / "samples").open()
+    with folder_of("graded", folder / "graded", {"n": n}, {"samples": samples.fingerprint}).writing() as (scratch, s):
         files.write_jsonl(scratch / "questions.jsonl", rows)
         s.update(questions=len(rows))
 
@@ -79,38 +79,39 @@ def write_weights(folder: Path, loss: str, wanted: list[tuple[str, float]]) -> N
     for strategy, a in wanted:
         settings = config.Weighting(strategy=strategy, a=a, zero="drop")
         values = weights.question_values(strategy, kept)
-        made = {"strategy": strategy} if strategy == "uniform" else settings.model_dump()
+        used = {"strategy": strategy} if strategy == "uniform" else settings.model_dump()
         how = {"strategy": strategy, "mapping": "power", "a": a, "spread": None, "zero": "drop"}
-        column, used = weights.example_weights(values, **how)
+        column, kept_examples = weights.example_weights(values, **how)
         target = folder / "weights" / loss / settings.slug
-        with folder_of("weights", target, made, {"dataset": dataset.fingerprint}).writing() as (scratch, summary):
+        with folder_of("weights", target, used, {"dataset": dataset.fingerprint}).writing() as (scratch, summary):
             np.save(scratch / "weights.npy", column)
-            np.save(scratch / "kept.npy", used)
-            summary.update(weights.summary(column, used))
+            np.save(scratch / "kept.npy", kept_examples)
+            summary.update(weights.summary(column, kept_examples))
 
 
-def made_rows(
+def random_rows(
     questions: int, n: int, rng: np.random.Generator, hostile: bool
 ) -> tuple[list[dict[str, Any]], list[list[str]], list[str]]:
-    """(graded rows, texts, questions): abilities and stubbornness differ, a tenth of the questions is settled."""
+    """(graded rows, texts, questions). Questions differ in the chance of a right answer and in how often wrong answers
+    are the same; every tenth question has one answer only."""
     rows, texts, asked = [], [], []
     for k in range(questions):
-        right, stubborn = (1.0, 0.5) if k % 10 == 0 else (rng.beta(1, 1), rng.beta(1, 1))
-        other = np.where(rng.random(n) < stubborn, 7, rng.integers(100, 120, n))
+        right, repeated = (1.0, 0.5) if k % 10 == 0 else (rng.beta(1, 1), rng.beta(1, 1))
+        other = np.where(rng.random(n) < repeated, 7, rng.integers(100, 120, n))
         answers = [str(k) if hit else str(o) for hit, o in zip(rng.random(n) < right, other, strict=True)]
         extra = HOSTILE[k % len(HOSTILE)] if hostile else ""
         if hostile and k % 7 == 3:
             answers[0] = HOSTILE[k % 2]
-        rows.append(graded_row(f"made/train/{k}" + (extra if hostile and k < 6 else ""), answers, str(k)))
+        rows.append(graded_row(f"synthetic/train/{k}" + (extra if hostile and k < 6 else ""), answers, str(k)))
         steps = f"{extra} First count, then add: {k} + 0 = {k}. " * (1 + k % 4)
         texts.append([f"{steps}So the answer is {a}." for a in answers])
-        asked.append(f"{extra} What is {k} + 0, if nobody minds?")
+        asked.append(f"{extra} What is {k} + 0, in decimal?")
     return rows, texts, asked
 
 
 def write_eval(folder: Path, right: np.ndarray, split: str) -> None:
     """An eval folder with a greedy verdict a question."""
-    rows = [graded_row(f"made/{split}/{k}", ["1" if hit else "0"], "1") for k, hit in enumerate(right)]
+    rows = [graded_row(f"synthetic/{split}/{k}", ["1" if hit else "0"], "1") for k, hit in enumerate(right)]
     with folder_of("graded", folder / "graded", {"n": 1}, {}).writing() as (scratch, summary):
         files.write_jsonl(scratch / "questions.jsonl", rows)
         summary.update(questions=len(rows))
@@ -131,7 +132,7 @@ def write(folder: Path, seeds: int = 5, lift: float = 0.15, hostile: bool = Fals
         backbone = rng.random(TESTS) < ability
         for seed in range(seeds):
             run = folder / "cells" / f"{task}-{seed}" / "round_1"
-            write_round(run, *made_rows(QUESTIONS, N, rng, hostile))
+            write_round(run, *random_rows(QUESTIONS, N, rng, hostile))
             grid = [(s, a) for s in ("entropy", "accuracy", "rejection") for a in sweep["fig5"]]
             write_weights(run, "sft", [("uniform", 1.0), *grid, *(("entropy", a) for a in (-1.0, 2.0))])
 
@@ -180,6 +181,12 @@ def write(folder: Path, seeds: int = 5, lift: float = 0.15, hostile: bool = Fals
     cells.append({**broken, "id": "easy-s0-broken", "status": "failed", "error": "out of <b>memory</b> | disk"})
     cells.append({**broken, "id": "easy-s1-waiting", "status": "waiting"})
     paper = [{"model": "tiny", "task": "easy", "loss": "sft", "method": "east", "accuracy": 0.5}]
-    study = {"name": "made", "tasks": ["easy", "hard"], "seeds": list(range(seeds)), "cells": cells, "paper": paper}
+    study = {
+        "name": "synthetic",
+        "tasks": ["easy", "hard"],
+        "seeds": list(range(seeds)),
+        "cells": cells,
+        "paper": paper,
+    }
     files.write_text(folder / "study.json", json.dumps(study) + "\n")
     return folder

@@ -11,7 +11,7 @@ import pytest
 from east.run import config, files, pipeline
 from east.run.config import Adaptive
 from east.sampling import engines, stopping
-from tests import conftest, drawing, made_study, stages
+from tests import conftest, drawing, stages, synthetic_study
 from tests.conftest import ROOT, settings
 from tests.stages import folder_of
 from tests.test_sampling import contents
@@ -203,9 +203,9 @@ def test_the_benchmark_on_a_graded_folder_by_hand(tmp_path):
     weights 0, 0, 3: the bias is -(ln 2)/3, the mean error of a weight (0 + 3/2 + 3/2)/3 = 1, and one of three questions
     has lost its right answers."""
     answers = [["5"] * 8, ["7"] * 4 + ["5"] * 4, ["5", "7"] * 4, [None] * 8]
-    graded = [made_study.graded_row(f"q/{k}", row, "5") for k, row in enumerate(answers)]
+    graded = [synthetic_study.graded_row(f"q/{k}", row, "5") for k, row in enumerate(answers)]
     graded[3] |= {"cluster": [-1] * 8, "clusters": []}
-    made_study.write_round(tmp_path, graded, [["t"] * 8] * 4, ["?"] * 4)
+    synthetic_study.write_round(tmp_path, graded, [["t"] * 8] * 4, ["?"] * 4)
     line = [sys.executable, "benchmarks/adaptive.py", "--graded", str(tmp_path / "graded"), "--first", "4"]
     done = subprocess.run([*line, "--tolerances", "9"], cwd=ROOT, capture_output=True, text=True,
                           env=conftest.environment())  # fmt: skip

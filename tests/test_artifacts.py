@@ -67,7 +67,7 @@ def test_a_reader_compares_what_it_knows(tmp_path):
         ({"a": 3, "b": ANY}, {}, "a: found 1, expected 3"),
         (None, {"x": "2"}, 'x: found "1", expected "2"'),
     ):
-        with pytest.raises(ValueError, match=f"made from something else: {message}; keep it by"):
+        with pytest.raises(ValueError, match=f"made from something else: {message}; give the run file"):
             folder_of("thing", tmp_path / "a", settings, inputs).open()
 
 

@@ -35,14 +35,28 @@ def plain_ipo(e: plain_trainer.Example, loss: Loss) -> torch.Tensor:
     return (e.ratios[0] - e.ratios[1] - 1 / (2 * loss.beta)) ** 2
 
 
-LOSSES["ipo"] = LossKind(
-    "tests.test_ipo:ipo_examples",
-    settings=("beta",),
-    logs=("reward_chosen", "reward_rejected", "accuracy"),
-    pair=True,
-    needs_reference=True,
-)
-plain_trainer.EQUATIONS["ipo"] = plain_ipo
+def register() -> None:
+    """The row, and the equation of the plain trainer."""
+    LOSSES["ipo"] = LossKind(
+        "tests.test_ipo:ipo_examples",
+        settings=("beta",),
+        logs=("reward_chosen", "reward_rejected", "accuracy"),
+        pair=True,
+        needs_reference=True,
+    )
+    plain_trainer.EQUATIONS["ipo"] = plain_ipo
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registered():
+    """For these tests only."""
+    register()
+    yield
+    del LOSSES["ipo"], plain_trainer.EQUATIONS["ipo"]
+
+
+def test_every_loss_of_the_package_has_a_plain_equation():
+    assert plain_trainer.EQUATIONS.keys() == LOSSES.keys()
 
 
 def test_ipo_by_hand():
@@ -114,5 +128,6 @@ def test_a_function_that_does_not_keep_its_contract_stops(runs, monkeypatch, wro
 
 
 if __name__ == "__main__":
+    register()
     for values in json.loads(Path(sys.argv[-1]).read_text()):
         train.train(config.parse(values))

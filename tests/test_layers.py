@@ -110,9 +110,7 @@ def reach(name: str, whole: bool = True) -> set[str]:
 
 @pytest.mark.parametrize("name", WITHOUT_TORCH)
 def test_what_needs_no_torch_imports_none(name):
-    heavy = {"torch", "transformers", "deepspeed", "datasets", "scipy", "statsmodels"} - (
-        {"scipy"} if name == "commands.report" else set()
-    )
+    heavy = {"torch", "transformers", "deepspeed", "datasets", "scipy", "statsmodels"}
     assert not reach(name, whole=False) & heavy
 
 
@@ -137,3 +135,15 @@ def test_how_a_report_looks_knows_no_results():
     """Figures, page and document draw what they are given."""
     for name in ("report.figures", "report.html_page", "report.document"):
         assert FILES[name][0] <= {"report.document", "report.explorer", "evaluation.significance"}, FILES[name][0]
+
+
+def test_grading_has_one_face():
+    """Other folders import from `east.grading` itself, never from a file of it."""
+    for name, (inside, _) in FILES.items():
+        if name.split(".")[0] != "grading":
+            assert not {n for n in inside if n.startswith("grading.")}, name
+
+
+def test_results_know_no_figure():
+    for name in ("report.explorer", "report.run_table", "report.weights_by_question", "study.results"):
+        assert not FILES[name][0] & {"report.figures", "report.html_page", "report.compose"}, name

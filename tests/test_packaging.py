@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from east.run import launch
 from tests.conftest import ROOT, from_wheel, outside
 
 EXTRAS = {"vllm": "vllm", "tensorboard": "test", "wandb": "test", "flash_attn": "the user"}  # imported where asked for
@@ -80,3 +81,15 @@ def test_a_verb_takes_its_own_flags_only(words, message, monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code in (1, 2) and message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("launcher", "line"),
+    [
+        ("python", [sys.executable, "-m", "east", "train"]),
+        ("no-such-launcher --num_gpus 8", ["no-such-launcher", "--num_gpus", "8", "--module", "east", "train"]),
+        ("srun python3 -u", ["srun", "python3", "-u", "-m", "east", "train"]),
+    ],
+)
+def test_a_launcher_starts_the_module(launcher, line):
+    assert launch.command("train", launcher) == line

@@ -58,6 +58,11 @@ def excerpt(config: Config, folder: Path) -> Config:
 
     Raises ValueError for settings that depend on the split by definition, and for fewer examples than two steps need.
     """
+    if config.loss.name not in plain_trainer.EQUATIONS:
+        raise ValueError(
+            f"loss.name: found {config.loss.name}, unknown to the plain trainer; add its equation to EQUATIONS in "
+            "east/checks/plain_trainer.py"
+        )
     if config.loss.depends_on_split:
         raise ValueError(
             "loss.normalization, loss.kl: `microbatch` averages over micro-batches, so it depends on them; choose "

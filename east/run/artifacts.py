@@ -174,8 +174,9 @@ class Artifact:
         found = {**{k: v for k, v in config.items() if (self.settings or {}).get(k) is not ANY}, **inputs}
         if found != expected:
             raise ValueError(
-                f"{self.folder} ({self.kind}) was made from something else: {difference(found, expected)}; keep it by "
-                f"choosing another run or name, or delete it (rm -r {self.folder}) and run `{self.command}` again"
+                f"{self.folder} ({self.kind}) was made from something else: {difference(found, expected)}; give the "
+                f"run file these settings, choose another run or name, or delete it (rm -r {self.folder}) and run "
+                f"`{self.command}` again"
             )
 
 

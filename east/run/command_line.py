@@ -29,7 +29,7 @@ def main(program: ModuleType, prog: str, words: list[str] | None = None) -> None
     arguments = parser.parse_intermixed_args(words)
     instead = getattr(program, "INSTEAD_OF_CONFIG", ())
     if arguments.config is None and not any(getattr(arguments, flag) for flag in instead):
-        parser.error("give --config FILE; see configs/")
+        parser.error(f"give --config FILE{''.join(f' or --{flag}' for flag in instead)}; see configs/")
     load = getattr(program, "load", config.load)
     try:
         program.run(load(arguments.config, arguments.overrides) if arguments.config else None, arguments)

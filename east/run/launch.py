@@ -11,4 +11,5 @@ def command(verb: str, launcher: str = "python") -> list[str]:
         return [sys.executable, "-m", "east", verb]
     program, *options = shlex.split(launcher)
     installed = Path(sys.executable).parent / program  # of this environment, also where it is not activated
-    return [str(installed) if installed.exists() else program, *options, "--module", "east", verb]
+    python = any(Path(word).name.startswith("python") for word in (program, *options))  # e.g. srun python -u
+    return [str(installed) if installed.exists() else program, *options, "-m" if python else "--module", "east", verb]

@@ -115,12 +115,17 @@ def link_samples(study: Study, cell: Cell) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """One study at a time in a folder. Raises ValueError when another process has it."""
+    """One study at a time in a folder. Raises ValueError when another has it, or where files cannot be locked."""
     lock = filelock.FileLock(folder / ".lock", blocking=False)
     try:
         lock.acquire()
     except filelock.Timeout:
         raise ValueError(f"{folder}: another `east study` is running in it; wait for it or stop it") from None
+    except OSError as error:
+        raise ValueError(
+            f"{folder}: its file system cannot lock files ({error.strerror}); choose another folder, or mount it with "
+            "locks"
+        ) from None
     try:
         yield
     finally:

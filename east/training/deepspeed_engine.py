@@ -50,7 +50,8 @@ def start() -> tuple[int, int, torch.device]:
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if gpu else torch.device("cpu")
     if gpu:
         torch.cuda.set_device(device)
-    atexit.register(_leave)  # gloo's threads, still there when the interpreter ends, sometimes abort the process
+    else:
+        atexit.register(_leave)  # gloo's threads, still there when the interpreter ends, sometimes abort the process
     return dist.get_rank(), dist.get_world_size(), device
 
 

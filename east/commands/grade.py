@@ -38,18 +38,10 @@ def run(config: Config | None, arguments: argparse.Namespace) -> None:
     assert config is not None
     source = pipeline.samples(config)
     if config.sampling.responses:
-        import_responses(config, source)
+        from east.commands import sample  # torch and transformers, which grading itself does not need
+
+        sample.run(config, arguments)  # imports them
     grade_folder(source, pipeline.graded(config, source.open().fingerprint), config.grading)
-
-
-def import_responses(config: Config, target: Artifact) -> None:
-    """Bring your own: `sampling.responses` becomes samples/."""
-    from east.sampling import imported, prompts  # torch and transformers, which grading itself does not need
-
-    asked = prompts.ask(config)
-    path = Path(str(config.sampling.responses))
-    manifest = imported.import_responses(target, path, asked.questions, asked.prompts, asked.tokenizer)
-    summaries.show("samples", target.folder, {**manifest.summary, "questions_dropped": asked.dropped})
 
 
 def grade_folder(source: Artifact, target: Artifact, grading: Grading) -> Manifest:

@@ -23,11 +23,12 @@ def run(config: Config, _: argparse.Namespace) -> None:
     start = models.resolve(*config.starting_model)
     model = artifacts.model_digest(start)
     drawn = pipeline.samples(config, model=model)
-    graded = pipeline.graded(config, drawn.open().fingerprint)
+    samples_fingerprint = drawn.open().fingerprint
+    graded = pipeline.graded(config, samples_fingerprint)
     verdicts = graded.open()
     tokenizer = models.load_tokenizer(start)
     vocabulary = models.vocabulary(start)
-    inputs = {"samples": drawn.open().fingerprint, "graded": verdicts.fingerprint, "model": model}
+    inputs = {"samples": samples_fingerprint, "graded": verdicts.fingerprint, "model": model}
     artifact = pipeline.dataset(config, models.tokenizer_digest(tokenizer), **inputs)
     if not artifact.complete():
         ends, bos = set(models.end_tokens(start, tokenizer)), models.added_bos(tokenizer)

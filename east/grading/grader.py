@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator
 
 from east.grading.extraction import Answer, extract
 from east.grading.matching import match
+from east.grading.mathematics.answer import Reading
 from east.grading.mathematics.canonical import Key, answer_key, tree_key
 from east.grading.mathematics.numeric import Request
-from east.grading.mathematics.reading import Reading, cached_by_length, read
+from east.grading.mathematics.reading import cached_by_length, read
 from east.grading.mathematics.tree import Tree, order
 from east.grading.options import Grading
 from east.grading.qwen_string import qwen_string, same_qwen_string
@@ -26,7 +27,7 @@ BATCH_CHARACTERS = 64_000_000
 GOLD: Key = ("gold",)
 MISSING: Key = ("missing",)
 _KINDS = {
-    "number": "number", "big number": "number", "infinity": "number", "constant": "symbolic",
+    "number": "number", "big number": "number", "infinity": "number", "qualified": "number", "constant": "symbolic",
     "function": "symbolic", "expression": "symbolic", "seq": "tuple", "list": "list", "named": "list",
     "union": "interval", "equation": "relation", "<": "relation", "<=": "relation", "!=": "relation",
 }  # fmt: skip

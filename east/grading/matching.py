@@ -6,8 +6,9 @@ not transitive, so it can label answers but not cluster them.
 
 from decimal import ROUND_DOWN, ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal, localcontext
 
+from east.grading.mathematics import qualifiers
+from east.grading.mathematics.answer import Reading
 from east.grading.mathematics.canonical import Key, Lookup, answer_key, tree_key
-from east.grading.mathematics.reading import Reading
 from east.grading.options import Grading
 
 
@@ -54,9 +55,8 @@ def _match(gold: Reading, answer: Reading, lookup: Lookup, options: Grading) -> 
 
 
 def _contradict(gold: Reading, answer: Reading, options: Grading) -> bool:
-    """Whether units or names differ: metres and feet, x = 5 and y = 5, a.m. and p.m."""
-    halves = {"am", "pm"}
-    if gold.units & halves and answer.units & halves and not gold.units & answer.units:
+    """Whether units, names or qualifiers differ: metres and feet, x = 5 and y = 5, a.m. and p.m."""
+    if qualifiers.contradict(gold.qualifiers, answer.qualifiers):
         return True
     if len(gold.names) == len(answer.names) and set(gold.names) != set(answer.names):
         return not _graph_and_function(gold, answer)

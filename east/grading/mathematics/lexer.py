@@ -29,9 +29,14 @@ RELATIONS = {
     "\\to": "->", "\\rightarrow": "->", "\\implies": "->", "\\Rightarrow": "->", "\\simeq": "~",
 }  # fmt: skip
 TRIGONOMETRIC = {"sin", "cos", "tan", "cot", "sec", "csc"}
-FUNCTIONS = TRIGONOMETRIC | {
-    "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "exp", "ln", "log", "lg"
+HYPERBOLIC = {"sinh", "cosh", "tanh", "coth", "sech", "csch"}
+INVERSES = {f"arc{name}" for name in TRIGONOMETRIC | HYPERBOLIC}
+SPELLINGS = {f"{prefix}{name}": f"arc{name}" for name in HYPERBOLIC for prefix in ("ar", "a", "arg")} | {
+    "asin": "arcsin", "acos": "arccos", "atan": "arctan", "tg": "tan", "ctg": "cot", "arctg": "arctan", "cosec": "csc",
 }  # fmt: skip
+FUNCTIONS = TRIGONOMETRIC | HYPERBOLIC | INVERSES | SPELLINGS.keys() | {"exp", "ln", "log", "lg"}
+ACCENTS = {"\\hat", "\\bar", "\\overline", "\\tilde", "\\widehat", "\\widetilde", "\\overrightarrow", "\\dot"}
+APPLIED = frozenset("fghpqFGHPQTSV")  # letters that are functions before a bracket: f(2) is not 2f
 WRITTEN = {
     "sqrt": "\\sqrt", "cbrt": "\\sqrt", "abs": "abs", "floor": "floor", "ceil": "ceil", "binom": "\\binom"
 }  # fmt: skip
@@ -52,7 +57,7 @@ CONNECTIVES = ("and", "or", "", ",")
 CLOSING = {"(": (")", "]"), "[": ("]", ")")}
 _TOKEN = re.compile(
     r"(?P<space>\s*)(?:"
-    r"(?P<num>\d{1,3}(?:,\d{3})+(?![\d,])(?:\.\d+)?|\d{1,3}(?: \d{3})+(?!\d)(?:\.\d+)?"
+    r"(?P<num>\d{1,3}(?:,\d{3})+(?![\d,])(?:\.\d+)?(?:[eE][+-]?\d+(?![a-zA-Z\d]))?|\d{1,3}(?: \d{3})+(?!\d)(?:\.\d+)?"
     r"|\d*\.\d*\\overline\s*\{\d{1,20}\}|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+(?![a-zA-Z\d]))?)"
     r"|\\text\{(?P<text>[^{}]*)\}"
     r"|(?P<cmd>\\begin\{matrix\}|\\end\{matrix\}|\\mathbb\s*\{?[A-Z]\}?|\\[a-zA-Z]+|\\\\)"

@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from east.grading.mathematics import lexer as words
-from east.grading.mathematics import units
+from east.grading.mathematics import matrices, units
 from east.grading.mathematics.lexer import OutOfBounds, Token, Unreadable, number, tokenize
 from east.grading.mathematics.tree import Tree, depth
 
@@ -169,8 +169,8 @@ class _Parser:
         before = self.tokens[self.position - 1].kind
         if before == "unit":
             return False
-        if kind == "num":
-            return before != "num"
+        if kind == "num":  # 2 3 is no product, and 2^6 3^5 is one
+            return before != "num" or self.token.spaced and self.tokens[self.position - 2].value == "^"
         if kind == "word":
             return value not in ("and", "or", "union", "in", "mod") and not (value == "U" and self.after_set())
         if kind == "cmd":
@@ -188,9 +188,9 @@ class _Parser:
             tree = ("add", tree, fraction)
         while True:
             if self.take("!"):
-                tree = ("fact", tree)
+                tree = ("fn", "double factorial", tree) if self.take("!") else ("fact", tree)
             elif self.take("^", "**"):
-                tree = ("pow", tree, self.exponent())
+                tree = matrices.raised(tree, self.exponent())
             elif self.take("\\degree"):
                 if self.degrees:
                     tree = ("div", ("mul", tree, ("const", "pi")), ("num", Fraction(180)))
@@ -259,13 +259,17 @@ class _Parser:
         if token.value in ("(", "["):
             return self.bracketed(token.value)
         if token.value == "{":
-            self.position -= 1
-            return self.subscripted("", self.braced())
+            alone = self.position == 1 or self.tokens[self.position - 2].value in (",", ";", "\\{", "{")
+            tree = self.items()
+            self.expect("}")
+            if alone and (self.token.kind == "end" or self.at(",", ";", "\\}", "}")):  # {1,{2}} without backslashes
+                return ("set", *(tree[2:] if tree[0] == "list" else (tree,)))
+            return tree
         if token.value == "\\{":
             tree = self.items()
             self.expect("\\}")
             return ("set", *(tree[2:] if tree[0] == "list" else (tree,)))
-        if token.value == "|" and not self.bars:
+        if token.value == "|":  # ||x|| and |2|x| - 1|: where an expression must begin, a bar opens
             return self.enclosed("abs", "|")
         raise Unreadable(f"{token.value!r} begins no expression")
 
@@ -298,6 +302,8 @@ class _Parser:
             return self.subscripted(f"\\{name}", ("sym", f"\\{name}"))
         if name in words.CONSTANTS:
             return self.subscripted(name, ("const", words.CONSTANTS[name]))
+        if name in ("gcd", "lcm") and self.at("("):
+            return self.command(f"\\{name}")
         if len(name) > 3 or (len(name) == 3 and not set(name) <= set("abcxyz")):
             return self.subscripted(name, ("sym", name))
         if len(name) > 1:  # xy is a product: split the word into letters
@@ -306,7 +312,23 @@ class _Parser:
                 Token("word", letter, token.spaced and first == 0) for first, letter in enumerate(name)
             ]
             return self.primary()
-        return self.subscripted(name, ("sym", name))
+        symbol = self.subscripted(name, ("sym", name))
+        return self.applied(symbol) if name in words.APPLIED else symbol
+
+    def applied(self, function: Tree) -> Tree:
+        """f(x), f^{-1}(x) and f(2) as one symbol; f alone if no single number or symbol in brackets follows."""
+        start, name = self.position, function[1]
+        inverse = [token.value for token in self.tokens[start : start + 5]] == ["^", "{", "-", "1", "}"]
+        if inverse:
+            self.position += 5
+            name = f"{name}^-1"
+        if self.at("(") and not self.token.spaced:
+            argument = self.primary()
+            bare = argument[1] if argument[0] == "neg" else argument
+            if bare[0] in ("num", "sym", "const"):
+                return ("sym", f"{name}({bare[1] if argument is bare else f'-{bare[1]}'})")
+        self.position = start
+        return function
 
     def subscripted(self, name: str, tree: Tree) -> Tree:
         """A symbol with its subscript and primes: x_{n+1} is one symbol, and its name contains the subscript's text."""
@@ -320,6 +342,7 @@ class _Parser:
         return tree
 
     def function(self, name: str) -> Tree:
+        name = words.SPELLINGS.get(name, name)
         exponent = base = None
         for _ in range(2):
             if self.take("^"):
@@ -344,7 +367,7 @@ class _Parser:
             tree: Tree = ("fn", "log", base or ("num", Fraction(10)), argument)
         else:
             tree = ("fn", name, argument)
-        if exponent == ("neg", ("num", Fraction(1))) and name in ("sin", "cos", "tan"):
+        if exponent == ("neg", ("num", Fraction(1))) and f"arc{name}" in words.INVERSES:
             return ("fn", f"arc{name}", argument)
         return ("pow", tree, exponent) if exponent else tree
 
@@ -367,8 +390,16 @@ class _Parser:
             return ("fn", "binom", *pair[3:])
         if name == "\\binom":
             return ("fn", "binom", self.argument(), self.argument())
+        if name in ("\\gcd", "\\lcm") and self.at("("):
+            several = self.primary()
+            return ("fn", name[1:], *(several[3:] if several[0] == "seq" else (several,)))
         if name in ("abs", "floor", "ceil"):
             return ("fn", name, self.primary())
+        if name in words.ACCENTS:
+            start = self.position
+            self.argument()
+            inner = "".join(token.value for token in self.tokens[start : self.position])
+            return ("sym", f"{name}{{{inner.strip('{}')}}}")
         if name in ("\\lfloor", "\\lceil"):
             return self.enclosed(name[2:], f"\\r{name[2:]}")
         if name == "\\langle":

@@ -7,11 +7,19 @@ A sentence states a number if it is the only one and no word or sign can change 
 import re
 from fractions import Fraction
 
-from east.grading.mathematics.units import FRACTIONS, NEVER_UNITS, is_unit
+from east.grading.mathematics.units import CALENDAR, FRACTIONS, NEVER_UNITS, is_unit
 
 _NUMBER = r"-?\d[\d,]{0,20}(?:\.\d{1,20})?(?:/\d{1,15})?"
 _ALONE = re.compile(rf"(?<![\w.,/+*^=<>()|-])({_NUMBER})(?![\w/^*+=<>()|%!-]|\.\d)")
 _RESULT = re.compile(rf"=\s*({_NUMBER})[\s`\"')}}]*([a-zA-Z][a-zA-Z ]{{0,60}}|\\text\{{[^{{}}]*\}})?$")
+_CALCULATION = re.compile(r"(?:[\s\d.,()+*/%^-]|\\(?:times|cdot|div)(?![a-z]))*$")
+_GROUP = re.compile(r"\([^()=<>]*\)|\[[^\[\]=<>]*\]|\{[^{}=<>]*\}")
+_OPERAND = re.compile(r"[a-zA-Z]|.*[\d+*/^=<>|(-]")  # before a name: 2 x = 5 and a + x = 5 state no number
+_QUANTITY = re.compile(
+    r"(?:\\(?:lim|i?int|sum|prod)(?![a-zA-Z])[^-+=<>*/|]{0,60}|\|[^|=<>]{1,40}\|"
+    r"|(?:\\(?:text|operatorname|gcd|lcm|det|tr|dim|deg|arg|Re|Im|Pr)(?![a-zA-Z])|[a-zA-Z]{1,20})(?:_\w{1,5})?'{0,3}"
+    r"(?:\s\\?[a-zA-Z]{1,3})?)"
+)
 _SENTENCE = re.compile(r"[a-zA-Z\s.,;:'\"!?$-]*")
 _TO_NINETEEN = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
@@ -28,7 +36,7 @@ _HEDGING = (
     "if suppose assume maybe perhaps might could guess doubt unlike instead rather hundred thousand million "
     "billion trillion pair pairs score tens hundreds thousands millions squares cubes fewer"
 )
-_BEHIND = (NEVER_UNITS - {"and", "to", "is"}) | {*_HEDGING.split()}
+_BEHIND = (NEVER_UNITS - CALENDAR - {"and", "to", "is"}) | {*_HEDGING.split()}
 _BEFORE = _BEHIND - FRACTIONS
 _NEGATED = re.compile(r"n't\b|\b(?:not|no|never|false|wrong|incorrect|impossible|cannot)\b")
 _COMPARED = re.compile(r"\b(?:less|more|fewer|greater|larger|smaller|higher|lower|bigger) than\b|\bthan\s+\S?$")
@@ -45,26 +53,55 @@ def is_prose(text: str, words: list[str]) -> bool:
     return len(words) >= 3 or (len(words) == 2 and text.startswith(words[0]))
 
 
-def stated(text: str) -> Fraction | None:
-    """The number that a sentence states: after its last "=", or its only one; None if it states none."""
+def is_quantity(left: str) -> bool:
+    r"""Whether the left side of an equation names one number: P(A|B), E[X], \det A, |A \cap B|, an integral."""
+    for _ in range(4):
+        left = _GROUP.sub("", left)
+    return _QUANTITY.fullmatch(left) is not None
+
+
+def stated(text: str) -> tuple[Fraction | None, str]:
+    """(the number that a sentence states, the words after it): its only one, or a result after "="; None for no number.
+
+    A result is the number after one name or calculation: "so x = 5", "the total is 2 * 3 = 6", and not "the circle is
+    x^2 + y^2 = 109" or "x = 1 and x = 2".
+    """
     if result := _RESULT.search(text):
         words = (result.group(2) or "").removeprefix("\\text").strip("{} ")
-        return _value(result.group(1)) if not words or is_unit(words) else None
+        stands = _names_one(text[: result.start()]) and (not words or is_unit(words))
+        return (_value(result.group(1)) if stands else None), words
     text = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text)
     numbers = list(_ALONE.finditer(text))
     if len(numbers) != 1:
-        return None
+        return None, ""
     before, after = text[: numbers[0].start()], text[numbers[0].end() :]
     sentence, lead = f"{before} {after}".lower(), before.lower()
     if not _SENTENCE.fullmatch(sentence) or _NEGATED.search(sentence):
-        return None
+        return None, ""
     if _BEFORE & set(re.findall("[a-z]+", lead)) or _BEHIND & set(re.findall("[a-z]+", after.lower())[:3]):
-        return None
+        return None, ""
     if _COMPARED.search(lead) or _COMPARED.search(after.lower()) or _FUNCTION_OF.search(lead):
-        return None
+        return None, ""
     if _LETTER.search(after) or _LETTER.search(before) and not _STATED.search(lead):
-        return None
-    return _value(numbers[0].group(1))
+        return None, ""
+    return _value(numbers[0].group(1)), after
+
+
+def _names_one(left: str) -> bool:
+    """Whether the text before a result ends with one name, or with a calculation."""
+    calculated = False
+    while calculation := _CALCULATION.search(left):
+        calculated = calculated or bool(calculation.group().strip())
+        left = left[: calculation.start()].rstrip()
+        if not left.endswith("="):
+            break
+        left = left[:-1]
+    if "=" in left or _NEGATED.search(left.lower()):
+        return False
+    *before, last = left.split() or [""]
+    if calculated:
+        return not last or len(last) > 1 and last.strip(":,").isalpha()
+    return is_quantity(last) and not (before and _OPERAND.fullmatch(before[-1]))
 
 
 def _value(numeral: str) -> Fraction | None:

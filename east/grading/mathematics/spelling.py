@@ -40,7 +40,7 @@ _INDEXED_ROOT = re.compile(r"(?<![\w)\]}])([³⁴⁵⁶⁷⁸⁹])√")  # ³√
 _STYLES = (
     "left|right|[bB]igg?[lrm]?|displaystyle|textstyle|scriptstyle|scriptscriptstyle|limits|nolimits|mathbf|mathsf|"
     "mathtt|mathit|mathcal|mathop|mathord|mathstrut|boldsymbol|bold|bm|bf|rm|it|sf|tt|tiny|scriptsize|footnotesize|"
-    "small|normalsize|large|Large|LARGE|huge|Huge|underline|uline|emph|ensuremath|hfill|hfil|hskip|noindent|"
+    "small|normalsize|vec|large|Large|LARGE|huge|Huge|underline|uline|emph|ensuremath|hfill|hfil|hskip|noindent|"
     "centering|angle|measuredangle"
 )
 _TEXT = r"\\(?:text(?:bf|it|rm|normal|sf|tt|up|md)?|mbox|hbox|mathrm|operatorname\*?)\s*"
@@ -53,6 +53,11 @@ _REWRITES = [
         (r"<\|[^|>]{0,60}\|>|</s>", ""),
         (r"\{\s*([,:])\s*\}", r"\1"),  # 2{:}3, and 1{,}2, where {,} separates no thousands
         (r"\\!", ""),
+        (r"\\not\s*=", r"\\ne "),
+        (r"\\not\s*\\in(?![a-z])", r"\\notin "),
+        (r"\\not\s*(?=[<>]|\\[a-z])", r"\\not"),
+        (r"\\mathbb\s*([A-Z])", r"\\mathbb{\1}"),
+        (r"\\begin\{cases\}([^&]{1,400}?)\\end\{cases\}", lambda m: m.group(1).replace("\\\\", ", ")),
         (r"\\textdollar(?![a-z])\s*(?:\{\})?", "$"),
         (r"\\colon(?![a-z])", ":"),
         (r"\\[dtc]frac(?![a-z])", r"\\frac"),
@@ -103,13 +108,18 @@ _WRAPPERS = [
 ]
 _END = re.compile(r"[\s.,;:?\\]+$")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_MONEY = re.compile(r"(?:(?<![a-zA-Z])USD?\s?)?\\?[$€£¥]|(?<![a-zA-Z])(?:USD|US)(?=\s*\d)")
+_MONEY = re.compile(
+    r"(?:(?<![a-zA-Z])(?:US|USD|CA|AU|HK|NZ|S)\s?)?\\?[$€£¥₹₽₩₪฿₫₱₦₺₴]"
+    r"|(?<![a-zA-Z])(?:USD?|EUR|GBP|INR|CAD|AUD|JPY|Rs)\.?(?=\s*\d)"
+)
 _MINUS = re.compile(r"^(?:negative|minus)\s+(?=[\d.\\(√])", re.IGNORECASE)
 _ARTICLES = re.compile(r"\b(?:an?|the)\s+")
 
 
 def _matrix(command: str) -> str:
-    return r"\begin{matrix}" if "begin" in command else r"\end{matrix}"
+    """A matrix in any brackets; a determinant as the absolute value of one."""
+    bar = "|" if "{vmatrix}" in command else ""
+    return rf"{bar}\begin{{matrix}}" if "begin" in command else rf"\end{{matrix}}{bar}"
 
 
 def _kept_m(command: str) -> str:
@@ -160,10 +170,11 @@ def _balanced(text: str) -> bool:
     return depth == 0
 
 
-def split_money(text: str) -> tuple[str, bool]:
-    """(the text without currency signs, whether there was one)."""
-    bare = _MONEY.sub("", text).strip()
-    return bare, bare != text
+def split_money(text: str) -> tuple[str, frozenset[str]]:
+    """(the text without currency signs, the units that they stand for: dollar, euro, none for other currencies)."""
+    signs = "".join(_MONEY.findall(text))
+    names = {"$": "dollar", "USD": "dollar", "€": "euro", "EUR": "euro"}
+    return _MONEY.sub("", text).strip(), frozenset(name for sign, name in names.items() if sign in signs)
 
 
 def squash(text: str) -> str:

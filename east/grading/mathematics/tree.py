@@ -15,6 +15,11 @@ from typing import Any
 
 Tree = tuple[Any, ...]
 
+PLUS_INFINITY: Tree = ("const", "oo")
+MINUS_INFINITY: Tree = ("neg", PLUS_INFINITY)
+EVERYTHING: Tree = ("seq", "(", ")", MINUS_INFINITY, PLUS_INFINITY)
+EMPTY: Tree = ("sym", "\\emptyset")
+
 
 def depth(tree: Tree) -> int:
     """Levels of nesting, counted without recursion."""

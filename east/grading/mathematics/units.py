@@ -9,12 +9,13 @@ and is not a factor.
 import re
 
 from east.grading.mathematics.lexer import CONSTANTS, FUNCTIONS, GREEK, LETTERS, OPERATORS, RELATIONS, WRITTEN, Token
+from east.grading.mathematics.qualifiers import qualifiers
 
 _NAMES = (
     "meter m metre|cm centimeter centimetre|mm millimeter millimetre|km kilometer kilometre|inch in inches|"
     "foot ft feet|yard yd|mile mi|gram g|kg kilogram|mg milligram|pound lb|ounce oz|ton tonne|second s sec|minute min|"
     "hour h hr|day|week|month|year yr|dollar usd buck|euro eur|cent|percent pct percentage|liter l litre|"
-    "ml milliliter millilitre|gallon gal|degree deg|radian rad|am|pm|hertz hz|khz|mhz|ghz|kw kilowatt|kwh|watt w|"
+    "ml milliliter millilitre|gallon gal|degree deg|radian rad|hertz hz|khz|mhz|ghz|kw kilowatt|kwh|watt w|"
     "joule j|newton n|volt v|kb kilobyte|mb megabyte megabit|gb gigabyte gigabit|tb terabyte|bit|byte|calorie cal|kcal|"
     "mole mol|kpa|celsius|fahrenheit|kelvin|acre|hectare ha|knot"
 )
@@ -30,15 +31,21 @@ _ORDINALS = (
 _MATHEMATICAL = (
     "plus minus divided multiplied added subtracted increased decreased over squared cubed factorial choose power root "
     "raised mod modulo base binary hex hexadecimal octal inverse conjugate or and not isn is least most above "
-    "below under beyond exceeding up between to through if unless except half halves quarter quarters dozen dozens "
-    "gross negative positive twice double doubled triple tripled repeating recurring bar false wrong incorrect "
-    "infinity"
+    "below under beyond exceeding between to through if unless except half halves quarter quarters dozen dozens "
+    "gross negative positive twice double doubled triple tripled quadrupled halved quartered remainder repeating "
+    "recurring bar false wrong incorrect infinity"
+)
+_CALENDAR = (
+    "january february march april may june july august september october november december jan feb mar apr jun jul "
+    "aug sep sept oct nov dec monday tuesday wednesday thursday friday saturday sunday mon tue tues wed thu thur thurs "
+    "fri sat sun"
 )
 FRACTIONS = {word + ending for word in _ORDINALS.split() for ending in ("", "s")}
 _MATH = FUNCTIONS | WRITTEN.keys() | GREEK | {"union", "pi", "inf", "oo"}
 SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _SCALED = {"tens"} | {word + ending for word in SCALES for ending in ("", "s")}
-NEVER_UNITS = ({*_MATHEMATICAL.split()} | FRACTIONS | _SCALED | _MATH) - {"sec"}
+CALENDAR = {*_CALENDAR.split()}
+NEVER_UNITS = ({*_MATHEMATICAL.split()} | CALENDAR | FRACTIONS | _SCALED | _MATH) - {"sec"}
 
 _COMPARED = re.compile(r"\bthan(?:\s+(?:the|an?|[a-zA-Z])\b|\s*$)")  # 5 more than x; but "5 more than before" is 5
 _EXPONENT = re.compile(r"\s*\^\s*\{?\s*(-?\d)\s*\}?")
@@ -113,7 +120,7 @@ def mark_units(text: str) -> str:
     if len(words[0]) == 1 and "/" not in phrase[1:] and words[0] != "a":
         return text  # 5 m: a unit or a symbol (`Reading.measure`)
     noun = tail.group().startswith(" ") and not phrase.startswith("/") and (_counted(words[0]) or words[0] == "of")
-    if not (known(words[0]) or words[0] in _POWERS or noun):
+    if not (known(words[0]) or words[0] in _POWERS or qualifiers(words[0]) or noun):
         return text  # 2xy
     if not is_unit(phrase):
         return text
@@ -196,7 +203,7 @@ def _is_unit_token(tokens: list[Token], place: int, first: bool) -> bool:
         return False
     if first and tokens[place - 1].kind != "num":
         return False
-    return _counted(value) or known(value) is not None and value != "in"
+    return _counted(value) or bool(known(value) or qualifiers(value)) and value != "in"
 
 
 def _unit_fraction(tokens: list[Token], place: int) -> tuple[int, str]:

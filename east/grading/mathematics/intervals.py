@@ -1,0 +1,122 @@
+"""Sets of real numbers as keys: unions, intersections and differences of intervals and points.
+
+A set is a key: ("seq", "(" or "[", ")" or "]", low, high) for an interval, ("list", point, ...) for points. Sets
+whose ends are not known as real numbers are left as they are written.
+"""
+
+from fractions import Fraction
+from typing import Any
+
+from east.grading.mathematics.tree import order
+
+Key = tuple[Any, ...]
+INFINITY = Fraction(10) ** 4_000  # beyond every value that has a key of digits
+
+
+class _Piece:
+    """An interval with its ends as numbers, for comparing, and as keys."""
+
+    def __init__(self, opening: str, closing: str, low: Key, high: Key) -> None:
+        self.opening, self.closing, self.low, self.high = opening, closing, low, high
+
+    @property
+    def start(self) -> tuple[Fraction, bool]:
+        """Sorts before every other start with fewer points."""
+        return _real(self.low), self.opening == "("
+
+    @property
+    def end(self) -> tuple[Fraction, bool]:
+        return _real(self.high), self.closing == "]"
+
+    @property
+    def empty(self) -> bool:
+        low, high = _real(self.low), _real(self.high)
+        return low > high or low == high and (self.opening, self.closing) != ("[", "]")
+
+    def key(self) -> Key:
+        return ("seq", self.opening, self.closing, self.low, self.high)
+
+
+def union(keys: list[Key]) -> Key:
+    """The union of sets: overlapping and adjacent intervals joined, points inside intervals dropped."""
+    pieces = _pieces(keys)
+    if pieces is None:
+        return ("union", *sorted(keys, key=order))
+    joined: list[_Piece] = []
+    for piece in sorted(pieces, key=lambda piece: piece.start):
+        if joined and _meet(joined[-1], piece):
+            if piece.end > joined[-1].end:
+                joined[-1] = _Piece(joined[-1].opening, piece.closing, joined[-1].low, piece.high)
+        else:
+            joined.append(piece)
+    return _key(joined)
+
+
+def intersection(keys: list[Key]) -> Key | None:
+    """The intersection of intervals; None if one of the sets is no interval, or if nothing is left."""
+    if any(key[0] != "seq" for key in keys) or (pieces := _pieces(keys)) is None:
+        return None
+    low, high = max(pieces, key=lambda piece: piece.start), min(pieces, key=lambda piece: piece.end)
+    common = _Piece(low.opening, high.closing, low.low, high.high)
+    return None if common.empty else common.key()
+
+
+def without(whole: Key, points: Key) -> Key:
+    """A union of intervals without some of their inner points."""
+    pieces = _pieces(list(whole[1:]) if whole[0] == "union" else [whole])
+    removed = list(points[1:]) if points[0] == "list" else [points]
+    if pieces is None or not all(_is_real(point) for point in removed):
+        return ("without", whole, points)
+    for point in sorted(set(removed), key=_real):
+        around = [piece for piece in pieces if piece.start[0] < _real(point) < piece.end[0]]
+        if len(around) != 1:
+            return ("without", whole, points)
+        pieces.remove(around[0])
+        pieces.append(_Piece(around[0].opening, ")", around[0].low, point))
+        pieces.append(_Piece("(", around[0].closing, point, around[0].high))
+    return _key(sorted(pieces, key=lambda piece: piece.start))
+
+
+def _pieces(keys: list[Key]) -> list[_Piece] | None:
+    """The intervals and points of sets; None if a set is another, or an end is no real number."""
+    pieces = []
+    for key in keys:
+        if key[0] == "seq" and len(key) == 5 and all(map(_is_end, key[3:])):
+            pieces.append(_Piece(*key[1:]))
+        elif key[0] in ("list", "union") and key[1:]:
+            inner = _pieces(list(key[1:])) if key[0] == "union" else [_Piece("[", "]", p, p) for p in key[1:]]
+            if inner is None or key[0] == "list" and not all(map(_is_real, key[1:])):
+                return None
+            pieces += inner
+        else:
+            return None
+    return None if any(piece.empty for piece in pieces) else pieces
+
+
+def _key(pieces: list[_Piece]) -> Key:
+    """The key of disjoint pieces in order."""
+    points = [piece.low for piece in pieces if piece.low == piece.high]
+    keys = [piece.key() for piece in pieces if piece.low != piece.high]
+    if points:
+        keys.append(("list", *sorted(points, key=order)))
+    return keys[0] if len(keys) == 1 else ("union", *sorted(keys, key=order))
+
+
+def _meet(first: _Piece, second: _Piece) -> bool:
+    """Whether there is no gap between an interval and one that starts later."""
+    end, start = _real(first.high), _real(second.low)
+    return start < end or start == end and (first.closing == "]" or second.opening == "[")
+
+
+def _is_real(key: Key) -> bool:
+    return bool(key[0] == "number" or key[0] == "constant" and key[2] == "0.0")
+
+
+def _is_end(key: Key) -> bool:
+    return key[0] == "infinity" or _is_real(key)
+
+
+def _real(key: Key) -> Fraction:
+    if key[0] == "infinity":
+        return INFINITY if key[1] == "+" else -INFINITY
+    return Fraction(key[1])

@@ -6,7 +6,7 @@ not transitive, so it can label answers but not cluster them.
 
 from decimal import ROUND_DOWN, ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal, localcontext
 
-from east.grading.mathematics import qualifiers
+from east.grading.mathematics import matrices, qualifiers
 from east.grading.mathematics.answer import Reading
 from east.grading.mathematics.canonical import Key, Lookup, answer_key, tree_key
 from east.grading.options import Grading
@@ -45,13 +45,22 @@ def _match(gold: Reading, answer: Reading, lookup: Lookup, options: Grading) -> 
         return None
     if len(gold.names) > 1 and len(answer.names) > 1:
         return _same_named(answer_key(gold, lookup), answer_key(answer, lookup), answer, options)
-    for gold_key in _keys(gold, lookup, options):
-        for key in _keys(answer, lookup, options):
-            if reason := _same(gold_key, key, answer, options):
+    for gold_key in _keys(_as_matrix(gold, answer), lookup, options):
+        for key in _keys(_as_matrix(answer, gold), lookup, options):
+            if reason := _same(gold_key, key, answer, options) or _set_of_one(gold_key, key, answer, options):
                 return reason
     if gold.decimal is not None:
         return _same_rounded(tree_key(answer.tree, lookup), tree_key(gold.tree, lookup), gold, options)
     return None
+
+
+def _as_matrix(reading: Reading, other: Reading) -> Reading:
+    """6I and 0 as matrices of the other's size, if the other is a matrix."""
+    assert reading.tree is not None and other.tree is not None
+    if other.tree[0] != "matrix" or reading.tree[0] == "matrix":
+        return reading
+    matrix = matrices.identity_or_zero(reading.tree, rows=len(other.tree) - 1, columns=len(other.tree[1]))
+    return reading if matrix is None else reading._replace(tree=matrix)
 
 
 def _contradict(gold: Reading, answer: Reading, options: Grading) -> bool:
@@ -95,6 +104,8 @@ def _same(gold: Key, answer: Key, reading: Reading, options: Grading) -> str | N
         return "same value where both are defined" if _agree(gold[1], answer[1]) else None
     if kinds in (("seq", "in order"), ("in order", "seq"), ("seq", "seq")):
         return _same_sequence(gold, answer, reading, options)
+    if kinds in (("matrix", "seq"), ("seq", "matrix")):
+        return _same_vector(gold, answer, reading, options)
     ordered = options.list_order == "kept"
     if kinds == ("list", "list") and len(gold) == len(answer) and not ordered:
         unmatched = list(answer[1:])
@@ -104,14 +115,29 @@ def _same(gold: Key, answer: Key, reading: Reading, options: Grading) -> str | N
                 return None
             unmatched.remove(equal)
         return "same items"
-    if "list" in kinds and (len(gold) if kinds[0] == "list" else len(answer)) == 2:
-        inner = (gold[1], answer) if kinds[0] == "list" else (gold, answer[1])
-        return "set of one" if _same(inner[0], inner[1], reading, options) else None
     alike = kinds[0] == kinds[1] in ("matrix", "row", "union", "ratio", "in order", "list")
     if alike and len(gold) == len(answer):
         every = all(_same(a, b, reading, options) for a, b in zip(gold[1:], answer[1:], strict=True))
         return "same parts" if every else None
     return _same_rounded(gold, answer, reading, options)
+
+
+def _set_of_one(gold: Key, answer: Key, reading: Reading, options: Grading) -> str | None:
+    """5 matches the whole answer {5}, but {1, {2}} does not match {1, 2}."""
+    if (gold[0] == "list") == (answer[0] == "list") or len(gold if gold[0] == "list" else answer) != 2:
+        return None
+    inner = (gold[1], answer) if gold[0] == "list" else (gold, answer[1])
+    return "set of one" if _same(*inner, reading, options) else None
+
+
+def _same_vector(gold: Key, answer: Key, reading: Reading, options: Grading) -> str | None:
+    """A column matches the tuple (1, 2)."""
+    column, vector = (gold, answer) if gold[0] == "matrix" else (answer, gold)
+    if any(len(row) != 2 for row in column[1:]) or vector[1:3] != ("(", ")") or len(column[1:]) != len(vector[3:]):
+        return None
+    entries = [row[1] for row in column[1:]]
+    pairs = zip(vector[3:], entries, strict=True) if gold is vector else zip(entries, vector[3:], strict=True)
+    return "same parts" if all(_same(a, b, reading, options) for a, b in pairs) else None
 
 
 def _same_named(gold: Key, answer: Key, reading: Reading, options: Grading) -> str | None:

@@ -29,12 +29,13 @@ RELATIONS = {
     "\\to": "->", "\\rightarrow": "->", "\\implies": "->", "\\Rightarrow": "->", "\\simeq": "~",
 }  # fmt: skip
 TRIGONOMETRIC = {"sin", "cos", "tan", "cot", "sec", "csc"}
+ANGULAR = TRIGONOMETRIC | {"cis"}  # functions of an angle, which may be in degrees
 HYPERBOLIC = {"sinh", "cosh", "tanh", "coth", "sech", "csch"}
 INVERSES = {f"arc{name}" for name in TRIGONOMETRIC | HYPERBOLIC}
 SPELLINGS = {f"{prefix}{name}": f"arc{name}" for name in HYPERBOLIC for prefix in ("ar", "a", "arg")} | {
     "asin": "arcsin", "acos": "arccos", "atan": "arctan", "tg": "tan", "ctg": "cot", "arctg": "arctan", "cosec": "csc",
 }  # fmt: skip
-FUNCTIONS = TRIGONOMETRIC | HYPERBOLIC | INVERSES | SPELLINGS.keys() | {"exp", "ln", "log", "lg"}
+FUNCTIONS = TRIGONOMETRIC | HYPERBOLIC | INVERSES | SPELLINGS.keys() | {"cis", "exp", "ln", "log", "lg"}
 ACCENTS = {"\\hat", "\\bar", "\\overline", "\\tilde", "\\widehat", "\\widetilde", "\\overrightarrow", "\\dot"}
 APPLIED = frozenset("fghpqFGHPQTSV")  # letters that are functions before a bracket: f(2) is not 2f
 WRITTEN = {

@@ -32,10 +32,16 @@ def determinant(matrix: Tree) -> Tree | None:
     return ("add", *terms)
 
 
-def identity(scalar: Tree, size: int) -> Tree:
-    """A scalar times the identity matrix."""
+def identity_or_zero(tree: Tree, rows: int, columns: int) -> Tree | None:
+    """The matrix of a size that 0, I or 6I stands for; None for other trees."""
     zero: Tree = ("num", Fraction(0))
-    return ("matrix", *(tuple(scalar if row == column else zero for column in range(size)) for row in range(size)))
+    if tree == zero:
+        return ("matrix", *((zero,) * columns for _ in range(rows)))
+    factors = tree[1:] if tree[0] == "mul" else (tree,)
+    if factors[-1] != ("sym", "I") or rows != columns:
+        return None
+    scalar = ("mul", *factors[:-1]) if factors[:-1] else ("num", Fraction(1))
+    return ("matrix", *(tuple(scalar if row == column else zero for column in range(rows)) for row in range(rows)))
 
 
 def spread(tree: Tree) -> Tree | None:

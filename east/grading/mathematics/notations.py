@@ -17,6 +17,7 @@ _OPTION = re.compile(
     re.IGNORECASE,
 )
 _ODDS = re.compile(r"(\d{1,9})\s(?:\\text\{\s*)?(to|out of)(?:\s*\})?\s(\d{1,9})")
+_WORDED = re.compile(r"(\d{1,9}) (?:\\text\{\s*)?(?:(squared|cubed)\}?|over(?:\s*\})? (\d{1,9}))")
 _AND_A_HALF = re.compile(r"(\d{1,9}) (?:\\text\{\s*)?and (?:a|one) half(?:\s*\})?")
 _HALVES = {"half": 2, "a half": 2, "one half": 2, "one-half": 2, "a third": 3, "one third": 3, "one-third": 3,
            "a quarter": 4, "one quarter": 4, "one-quarter": 4, "one fourth": 4, "one-fourth": 4}  # fmt: skip
@@ -24,7 +25,7 @@ _HALVES = {"half": 2, "a half": 2, "one half": 2, "one-half": 2, "a third": 3, "
 
 def read_notation(text: str) -> Reading | None:
     """The reading of an answer in one of the notations; None for other answers. text: cleaned."""
-    return _time(text) or _based(text) or _choice(text) or _fraction(text)
+    return _time(text) or _based(text) or _choice(text) or _in_words(text)
 
 
 def _time(text: str) -> Reading | None:
@@ -63,13 +64,17 @@ def option(text: str) -> Reading | None:
     return Reading("", ("sym", (match[1] or match[2]).upper())) if match else None
 
 
-def _fraction(text: str) -> Reading | None:
-    """3 to 1 is 3:1; 3 out of 4 is 3/4; 7 and a half is 15/2; "one third" is 1/3."""
+def _in_words(text: str) -> Reading | None:
+    """3 to 1 is 3:1; 3 out of 4 is 3/4; 7 and a half is 15/2; 7 squared is 49; "one third" is 1/3."""
     if match := _ODDS.fullmatch(text):
         first, second = (("num", Fraction(match[group])) for group in (1, 3))
         return Reading(squash(text), ("ratio" if match[2] == "to" else "div", first, second))
     if match := _AND_A_HALF.fullmatch(text):
         return Reading(squash(text), ("num", int(match[1]) + Fraction(1, 2)))
+    if match := _WORDED.fullmatch(text):
+        power = {"squared": 2, "cubed": 3}.get(match[2])
+        base, second = ("num", Fraction(match[1])), ("num", Fraction(power or match[3]))
+        return Reading(squash(text), ("pow" if power else "div", base, second), evaluated=not power)
     if part := _HALVES.get(text.lower()):
         return Reading(text.lower(), ("num", Fraction(1, part)))
     return None

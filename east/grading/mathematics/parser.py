@@ -351,7 +351,7 @@ class _Parser:
                 base = self.argument()
             elif name == "log" and self.at_written_base():
                 base = ("num", number(self.next().value))
-        degrees, self.degrees = self.degrees, self.degrees or name in words.TRIGONOMETRIC
+        degrees, self.degrees = self.degrees, self.degrees or name in words.ANGULAR
         if self.at("(", "{", "["):
             argument = self.primary()
         else:  # sin 2x: the factors that follow
@@ -365,6 +365,8 @@ class _Parser:
         self.degrees = degrees
         if name in ("log", "lg"):
             tree: Tree = ("fn", "log", base or ("num", Fraction(10)), argument)
+        elif name == "cis":
+            tree = ("pow", ("const", "e"), ("mul", ("const", "i"), argument))
         else:
             tree = ("fn", name, argument)
         if exponent == ("neg", ("num", Fraction(1))) and f"arc{name}" in words.INVERSES:

@@ -113,6 +113,8 @@ def number_in_words(text: str) -> int | None:
     """123 for "one hundred twenty-three"; None for anything else ("one two", "twenty and thirty")."""
     total, current, last = 0, 0, ""
     words = re.findall(r"[a-z]+", text.lower())
+    sign = -1 if words[:1] in (["negative"], ["minus"]) else 1
+    words = words[1:] if sign < 0 else words
     for word in words:
         if word in _SMALL:
             size = 10 if _SMALL[word] < 10 else 100
@@ -126,4 +128,4 @@ def number_in_words(text: str) -> int | None:
         elif not (word == "and" and last in ("hundred", *_LARGE)):
             return None
         last = word
-    return total + current if words and last != "and" else None
+    return sign * (total + current) if words and last != "and" else None

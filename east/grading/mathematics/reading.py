@@ -28,6 +28,7 @@ _DECIMAL = re.compile(r"-?\d*\.\d+")
 _MEASURE = re.compile(
     rf"(-?(?:\d{{1,3}}(?:,\d{{3}})+|\d{{1,15}})(?:\.\d{{1,15}})?)(\s?)([{LETTER_UNITS}](?:\^\{{?[23]\}}?)?)"
 )
+_LINK = re.compile(r"^(?:so|thus|hence|then|therefore|i\.e\.),?\s+", re.IGNORECASE)
 _DECIMAL_COMMA = re.compile(r"(-?\d{1,15}),(\d{1,2}|\d{4,15})")
 _MATH_WORDS = ("pi", "and", "or", "infinity", "inf", *FUNCTIONS, *WRITTEN, *(name.lower() for name in GREEK))
 _TWO_LETTER_WORDS = {"am", "an", "as", "at", "by", "my", "pm", "up", "us"}
@@ -100,7 +101,7 @@ def _is_product(word: str) -> bool:
 
 
 def _read_formula(text: str) -> Reading:
-    bare, money = split_money(text)
+    bare, money = split_money(_LINK.sub("", text))
     bare = mark_units(bare)
     sentence, out_of_bounds = _is_prose(bare), False
     parsed: Parsed | None = None

@@ -179,7 +179,7 @@ def split_money(text: str) -> tuple[str, frozenset[str]]:
 
 def squash(text: str) -> str:
     """A formula without spaces and without braces around single characters."""
-    text = re.sub(r"\{(\w)\}", r"\1", re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text))
+    text = re.sub(r"(?<=[\w^}\]])\{(\w)\}", r"\1", re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text))
     return re.sub(r"(?<!\w)\s+|\s+(?!\w)", "", text)
 
 

@@ -126,8 +126,8 @@ def _set_of_one(gold: Key, answer: Key, reading: Reading, options: Grading) -> s
     """5 matches the whole answer {5}, but {1, {2}} does not match {1, 2}."""
     if (gold[0] == "list") == (answer[0] == "list") or len(gold if gold[0] == "list" else answer) != 2:
         return None
-    inner = (gold[1], answer) if gold[0] == "list" else (gold, answer[1])
-    return "set of one" if _same(*inner, reading, options) else None
+    one, other = (gold[1], answer) if gold[0] == "list" else (gold, answer[1])
+    return "set of one" if _same(one, other, reading, options) else None
 
 
 def _same_vector(gold: Key, answer: Key, reading: Reading, options: Grading) -> str | None:

@@ -40,17 +40,26 @@ class Grading(BaseModel):
 
     Rules without a setting:
 
-    - A word after a number is a unit, unless it may be mathematics. "3 dozen", "2 thirds", "5 or more" and "2 hours
-      30 minutes" are therefore read as text, not as 3, 2, 5 and 60, and match only the same text.
+    - A word after a number is a unit, unless it may be mathematics or a date. "3 dozen", "2 thirds", "5 or more", "7
+      halved", "14 April" and "2 hours 30 minutes" are therefore read as text, not as 3, 2, 5, 7, 14 and 60, and match
+      only the same text.
+    - A word that gives a number its direction is part of the answer: 5 miles north are not 5 miles south, `2:00 pm` is
+      not `2:00 am`, "5 profit" is not "5 loss". Without the word an answer matches: `2:00 pm` matches `2`. Words that
+      turn the sign do not: "5 less" and "20% decrease" are -5 and -20%, not 5 and 20%.
     - A single letter after a number is a symbol; compared with the gold answer it may also be a unit: `48g` matches
-      `48`. `2:00 pm` matches `2`.
-    - A sentence has the value of its only number, if no word in it may change that value. Numbers may be written in
-      words ("twenty-one").
+      `48`.
+    - A sentence has the value of its only number, if no word in it may change that value, or of a result after "=" and
+      one name or calculation: "the total is 2 * 3 = 6". Numbers may be written in words ("twenty-one").
+    - `x = 5` has the value 5, and so has `P(A|B) = 5`, whose left side names one number. Two names are two answers. An
+      equation with another left side (`x + y = 5`, `z\overline{z} = 4`) is an equation, or text.
     - `x > 3` and `t > 3` name different variables, as `x = 5` and `y = 5` do; `(3, oo)` names none and matches both.
-      `f(x) < 3` is not `x < 3`. `A \ {points}` is a union of intervals and `{x : x < 2}` is `x < 2`, but `x != 1` is
-      not a set.
-    - A ratio is not reduced (`2:3` is neither `4:6` nor `2/3`), a base that is a letter (`101_b`) is text, a column
-      vector is not a pair, and a choice is its letter alone: `C`, `(C)` and `C)`, but not "option C" or "(C) 12".
+      `f(x) < 3` is not `x < 3`. Inequalities that are linear in a variable or in its absolute value are intervals, others
+      are compared as inequalities. Unions of intervals and points are joined where they meet, `A \ {points}` is such a
+      union and `{x : x < 2}` is `x < 2`, but `x != 1` is not a set.
+    - A set has no repeated members: `{1, 2, 1}` is `{1, 2}`. A list has.
+    - A ratio is not reduced (`2:3` is neither `4:6` nor `2/3`), and a base that is a letter (`101_b`) is text. A column
+      vector matches a tuple; `I` and `0` match an identity and a zero matrix. A choice is its letter: `C`, `(C)`, `C)`;
+      compared with the gold answer also "option C" and "(C) 12".
     - A convention moves answers into the gold answer's cluster and changes no other cluster: with gold answer `0.33`,
       `33\%` is right and `33` is wrong; with gold answer `5`, both are in one wrong cluster. An answer is right exactly
       when it is in the gold answer's cluster.

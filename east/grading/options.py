@@ -53,7 +53,7 @@ class Grading(BaseModel):
     - `x = 5` has the value 5, and so has `P(A|B) = 5`, whose left side names one number. Two names are two answers. An
       equation with another left side (`x + y = 5`, `z\overline{z} = 4`) is an equation, or text.
     - `x > 3` and `t > 3` name different variables, as `x = 5` and `y = 5` do; `(3, oo)` names none and matches both.
-      `f(x) < 3` is not `x < 3`. Inequalities that are linear in a variable or in its absolute value are intervals, others
+      `f(x) < 3` is not `x < 3`. Inequalities that are linear in a variable or in its absolute value are sets, others
       are compared as inequalities. Unions of intervals and points are joined where they meet, `A \ {points}` is such a
       union and `{x : x < 2}` is `x < 2`, but `x != 1` is not a set.
     - A set has no repeated members: `{1, 2, 1}` is `{1, 2}`. A list has.

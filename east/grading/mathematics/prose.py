@@ -12,7 +12,10 @@ from east.grading.mathematics.units import CALENDAR, FRACTIONS, NEVER_UNITS, is_
 _NUMBER = r"-?\d[\d,]{0,20}(?:\.\d{1,20})?(?:/\d{1,15})?"
 _ALONE = re.compile(rf"(?<![\w.,/+*^=<>()|-])({_NUMBER})(?![\w/^*+=<>()|%!-]|\.\d)")
 _RESULT = re.compile(rf"=\s*({_NUMBER})[\s`\"')}}]*([a-zA-Z][a-zA-Z ]{{0,60}}|\\text\{{[^{{}}]*\}})?$")
-_CALCULATION = re.compile(r"(?:[\s\d.,()+*/%^-]|\\(?:times|cdot|div)(?![a-z]))*$")
+_SENTENCE_START = re.compile(r"(?:[.;:!?]|\\n|\n)\s|=>|\\(?:Rightarrow|implies|to)(?![a-z])")
+_CLAUSE_START = re.compile(r",\s|\b(?:and|so|where|then)\b")
+_TIMES = re.compile(r"(?<=[\w)])\s+x(?=\s+[$\d(])|\\(?:times|cdot|div|frac|text)(?![a-z])")
+_VARIABLE = re.compile(r"(?<![a-zA-Z\\'])[b-zB-HJ-Z](?![a-zA-Z])|\\")
 _GROUP = re.compile(r"\([^()=<>]*\)|\[[^\[\]=<>]*\]|\{[^{}=<>]*\}")
 _OPERAND = re.compile(r"[a-zA-Z]|.*[\d+*/^=<>|(-]")  # before a name: 2 x = 5 and a + x = 5 state no number
 _QUANTITY = re.compile(
@@ -88,20 +91,16 @@ def stated(text: str) -> tuple[Fraction | None, str]:
 
 
 def _names_one(left: str) -> bool:
-    """Whether the text before a result ends with one name, or with a calculation."""
-    calculated = False
-    while calculation := _CALCULATION.search(left):
-        calculated = calculated or bool(calculation.group().strip())
-        left = left[: calculation.start()].rstrip()
-        if not left.endswith("="):
-            break
-        left = left[:-1]
-    if "=" in left or _NEGATED.search(left.lower()):
+    """Whether the text before a result ends with a calculation, or with the only name in its sentence."""
+    sentence = _SENTENCE_START.split(left)[-1]
+    clause = _CLAUSE_START.split(sentence)[-1]
+    if _NEGATED.search(clause.lower()):
         return False
-    *before, last = left.split() or [""]
-    if calculated:
-        return not last or len(last) > 1 and last.strip(":,").isalpha()
-    return is_quantity(last) and not (before and _OPERAND.fullmatch(before[-1]))
+    part = clause.rsplit("=", 1)[-1]
+    if re.search(r"\d", part) and not _VARIABLE.search(_TIMES.sub("*", part)):
+        return True
+    *before, last = part.split() or [""]
+    return "=" not in sentence and is_quantity(last) and not (before and _OPERAND.fullmatch(before[-1]))
 
 
 def _value(numeral: str) -> Fraction | None:

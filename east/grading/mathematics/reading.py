@@ -24,6 +24,7 @@ T = TypeVar("T")
 _NUMERAL = re.compile(r"-?(?:\d{1,15}(?:\.\d{1,15})?|\.\d{1,15})")
 _WORDS = re.compile(r"(?:\\text\{)?(?=.*[a-zA-Z]{2})[a-zA-Z][a-zA-Z' .,;-]*\}?")
 _SET_BUILDER = re.compile(r"\\\{\s*([a-z])\s*(?:\\in\s*\\mathbb\s*\{?R\}?\s*)?[:|]\s*(.+)\\\}")
+_DIRECTED = re.compile(r"(?:an? )?([a-z]+) of (\\?\$?\d[\d,.]*\\?%?)", re.IGNORECASE)
 _DECIMAL = re.compile(r"-?\d*\.\d+")
 _MEASURE = re.compile(
     rf"(-?(?:\d{{1,3}}(?:,\d{{3}})+|\d{{1,15}})(?:\.\d{{1,15}})?)(\s?)([{LETTER_UNITS}](?:\^\{{?[23]\}}?)?)"
@@ -65,7 +66,7 @@ def _read(answer: str) -> Reading:
         return Reading(answer)
     if (numbers := _SETS.get(text.casefold())) is not None:
         return Reading(plain(text), numbers)
-    if reading := read_notation(text) or _read_set_builder(text):
+    if reading := read_notation(text) or _read_set_builder(text) or _read_directed(text):
         return reading
     if _WORDS.fullmatch(text) and not _is_formula(text):
         word = plain(text) or text
@@ -86,6 +87,12 @@ def _read_set_builder(text: str) -> Reading | None:
     if inner.tree[1] == ("!=",):
         return Reading(plain(text), ("without", EVERYTHING, inner.tree[3]))
     return inner
+
+
+def _read_directed(text: str) -> Reading | None:
+    """ "a loss of $5" as "$5 loss"."""
+    match = _DIRECTED.fullmatch(text)
+    return _read_formula(f"{match[2]} {match[1]}") if match and qualifiers(match[1]) else None
 
 
 def _is_formula(text: str) -> bool:

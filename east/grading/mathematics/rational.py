@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from fractions import Fraction
-from math import comb, factorial, isqrt
+from math import gcd, isqrt, lcm, prod
+
+from flint import fmpz
 
 from east.grading.mathematics.tree import Tree
 
@@ -27,6 +29,9 @@ def exact(tree: Tree, at: Mapping[str, Fraction] | None = None, *, max_bits: int
             return None
         values.append(value)
     result: Fraction | None = values[0]
+    if tree[1] in ("gcd", "lcm"):
+        common = gcd if tree[1] == "gcd" else lcm
+        return Fraction(common(*map(int, values))) if all(value.denominator == 1 for value in values) else None
     if head in ("add", "mul"):
         for value in values[1:]:
             assert result is not None
@@ -58,9 +63,11 @@ def _apply(name: str, a: Fraction, b: Fraction, max_bits: int) -> Fraction | Non
     if name in ("floor", "ceil"):
         return Fraction(a.__floor__() if name == "floor" else a.__ceil__())
     if name == "fact" and whole and 0 <= a <= max_bits and a * int(a).bit_length() <= max_bits:
-        return Fraction(factorial(int(a)))
+        return Fraction(int(fmpz.fac_ui(fmpz(int(a)))))
+    if name == "double factorial" and whole and 0 <= a <= max_bits and a * int(a).bit_length() <= 2 * max_bits:
+        return Fraction(prod(range(int(a), 0, -2)))
     if name == "binom" and whole and 0 <= b <= a <= max_bits:
-        return Fraction(comb(int(a), int(b)))
+        return Fraction(int(fmpz.bin_uiui(int(a), int(b))))
     return None
 
 

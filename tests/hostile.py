@@ -1,4 +1,4 @@
-"""A function whose argument decides how it harms the child process that runs it."""
+"""Functions for child processes: one whose argument decides how it harms its process, one that works for a time."""
 
 import os
 import time
@@ -6,7 +6,7 @@ import time
 
 def act(name: str) -> str:
     if name == "sleep":
-        time.sleep(60)
+        time.sleep(2)
     elif name == "spin":
         while True:
             pass
@@ -19,3 +19,10 @@ def act(name: str) -> str:
     elif name == "print":
         print("a library writes to standard output")
     return name
+
+
+def work(seconds: float) -> None:
+    """Use the processor for a time."""
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass

@@ -6,6 +6,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from east.grading import workers
 from east.grading.mathematics.canonical import Key, answer_key
 from east.grading.mathematics.numeric import Request, evaluate
 from east.grading.mathematics.reading import read
@@ -109,15 +111,53 @@ def test_polynomials_are_equal_exactly_when_their_coefficients_are(one: list[int
 
 
 def test_hostile_calls_do_not_change_other_calls() -> None:
-    """One call sleeps past its deadline; the calls before and after it return their values."""
+    """One call exceeds its processor time; the calls before and after it return their values."""
     with Workers("tests.hostile:act", count=2, timeout_s=0.5, memory_mb=512) as pool:
         pool.start()
-        start = time.perf_counter()
-        outcomes = pool.map(["echo", "sleep", "echo", "memory", "echo", "exit", "echo", "raise", "print", "echo"])
-        assert time.perf_counter() - start < 8
+        start = time.process_time()
+        outcomes = pool.map(["echo", "spin", "echo", "memory", "echo", "exit", "echo", "raise", "print", "echo"])
+        assert time.process_time() - start < 2
     statuses = [outcome.status for outcome in outcomes]
     assert statuses[1] == "timeout" and statuses[3] == "memory" and statuses[5] == "died" and statuses[7] == "failed"
     assert [outcomes[i].value for i in (0, 2, 4, 6, 8, 9)] == ["echo"] * 4 + ["print", "echo"]
+
+
+def test_a_call_that_only_waits_is_no_timeout() -> None:
+    """Limits are on processor time: two seconds of sleep under a limit of half a second."""
+    with Workers("tests.hostile:act", count=1, timeout_s=0.5) as pool:
+        assert pool.map(["sleep", "echo"])[1].status == "ok"
+
+
+def test_a_pool_without_any_answer_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "SILENT_SECONDS", 1)
+    with Workers("tests.hostile:act", count=1) as pool, pytest.raises(RuntimeError, match="has answered for 1 s"):
+        pool.map(["sleep"])
+
+
+def test_a_stopped_child_process_loses_no_call() -> None:
+    """Stopped for longer than its limit, a child process goes on with its call."""
+    with Workers("tests.hostile:act", count=1, timeout_s=0.5) as pool:
+        pool.start()
+        child = pool.idle[0].process.pid
+        os.kill(child, signal.SIGSTOP)
+        threading.Timer(1.5, os.kill, (child, signal.SIGCONT)).start()
+        assert [outcome.status for outcome in pool.map(["echo"] * 3)] == ["ok"] * 3
+
+
+def test_outcomes_do_not_depend_on_load() -> None:
+    """Calls of a third of their processor time, while every core has four other processes to run."""
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(4 * (os.cpu_count() or 1))]
+    try:
+        with Workers("tests.hostile:work", count=2, timeout_s=0.9) as pool:
+            start = time.perf_counter()
+            outcomes = pool.map([0.3] * 8)
+            waited = time.perf_counter() - start
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    assert [outcome.status for outcome in outcomes] == ["ok"] * 8
+    assert waited > 8 * 0.3, "two processes on a loaded machine take longer than one on an idle one"
 
 
 def test_close_ends_every_child_process() -> None:
@@ -130,14 +170,13 @@ def test_close_ends_every_child_process() -> None:
 
 
 def test_a_child_process_whose_parent_was_killed_ends_itself() -> None:
-    """A child process that spins for longer than ORPHAN_SECONDS (here 0.2 s) is ended by its own timer."""
-    code = "import east.grading.workers as w; w.ORPHAN_SECONDS = 0.2; w.serve('tests.hostile:act', 512)"
-    argument = pickle.dumps("spin")
-    request = struct.pack("<Q", len(argument)) + argument
+    """Its timer ends a call that never returns; nobody has to wait for it."""
+    code = "from east.grading.workers import serve; serve('tests.hostile:act', 0.2, 512)"
+    arguments = pickle.dumps(["spin"])
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=Path(__file__).parents[1],
-        input=request,
+        input=struct.pack("<Q", len(arguments)) + arguments,
         capture_output=True,
         timeout=60,
     )

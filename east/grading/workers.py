@@ -1,8 +1,9 @@
 """A pool of child processes that call one function on untrusted arguments.
 
-Every call has a deadline and every child process a memory limit. A call that exceeds one of them, or ends its child
-process, changes no other call: its own outcome reports it, and the next call gets a new child process. `serve` is the
-loop of a child process.
+Every call has a limit of processor time and every child process a memory limit. A call that exceeds one of them, or
+ends its child process, changes no other call: its own outcome reports it, and the next call gets a new child process.
+A busy or a stopped machine changes no outcome, because no limit is on wall-clock time. `serve` is the loop of a child
+process.
 """
 
 import contextlib
@@ -16,15 +17,15 @@ import signal
 import struct
 import subprocess
 import sys
-import time
+from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 Status = Literal["ok", "timeout", "memory", "failed", "died"]
-ORPHAN_SECONDS = 60.0  # processor time of one call, after which a child process whose parent was killed ends itself
-START_SECONDS = 120.0  # a child process imports its libraries before its first call
-SERVE = "import sys; from east.grading.workers import serve; serve(sys.argv[1], int(sys.argv[2]))"
+BATCH = 32  # calls that are sent to a child process at once
+SILENT_SECONDS = 600  # without an outcome from any child process, after which the pool gives up with an error
+SERVE = "import sys; from east.grading.workers import serve; serve(sys.argv[1], float(sys.argv[2]), int(sys.argv[3]))"
 
 
 class Outcome(NamedTuple):
@@ -38,10 +39,10 @@ class Outcome(NamedTuple):
 
 
 class _Child:
-    """A child process, which runs one call at a time."""
+    """A child process, which runs one call after another."""
 
-    def __init__(self, target: str, memory_mb: int) -> None:
-        command = [sys.executable, "-c", SERVE, target, str(memory_mb)]
+    def __init__(self, target: str, timeout_s: float, memory_mb: int) -> None:
+        command = [sys.executable, "-c", SERVE, target, str(timeout_s), str(memory_mb)]
         paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
         environment = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
@@ -49,33 +50,27 @@ class _Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            bufsize=0,  # `select` would not see what a buffer has read ahead
             env=os.environ | environment,
         )
-        if self.receive(time.monotonic() + START_SECONDS).status != "ok":
+        self.calls: deque[int] = deque()  # numbers of the calls that were sent and have no outcome
+        if self.receive().status != "ok":
             self.kill()
             raise RuntimeError(f"a worker for {target} did not start; run `{shlex.join(command)}` to see its error")
-        self.deadline = 0.0
 
-    def send(self, argument: Any, timeout_s: float) -> bool:
-        """Start a call; False if the child process has ended."""
+    def send(self, arguments: list[Any]) -> None:
+        """Start calls, one after another. If the child process has ended, `receive` says so."""
         assert self.process.stdin is not None
-        self.deadline = time.monotonic() + timeout_s
-        try:
-            _send(self.process.stdin, argument)
-        except OSError:
-            return False
-        return True
+        with contextlib.suppress(OSError):
+            _send(self.process.stdin, arguments)
 
-    def receive(self, deadline: float) -> Outcome:
-        """Wait for the outcome of the call until the deadline."""
+    def receive(self) -> Outcome:
+        """Wait for the outcome of the next call."""
         assert self.process.stdout is not None
-        ready, _, _ = select.select([self.process.stdout], [], [], max(0.0, deadline - time.monotonic()))
-        if not ready:
-            return Outcome("timeout")
         try:
             return Outcome(*_receive(self.process.stdout))
-        except (EOFError, pickle.UnpicklingError, struct.error):
-            return Outcome("died")
+        except (EOFError, pickle.UnpicklingError):
+            return Outcome("timeout" if self.process.wait() == -signal.SIGPROF else "died")
 
     def kill(self) -> None:
         self.process.kill()
@@ -90,7 +85,8 @@ class Workers:
     """A pool of child processes for one function, closed by `close` or `with`.
 
     target: "package.module:function", a function of one picklable argument. count: child processes. timeout_s: seconds
-    for one call. memory_mb: address space of one child process. Raises RuntimeError if a child process does not start.
+    of processor time for one call. memory_mb: address space of one child process. Raises RuntimeError if a child
+    process does not start, or if none has an outcome for SILENT_SECONDS.
     """
 
     def __init__(self, target: str, *, count: int = 2, timeout_s: float = 1.0, memory_mb: int = 1024) -> None:
@@ -105,7 +101,7 @@ class Workers:
 
     def start(self) -> None:
         """Start all child processes; otherwise they start when they are first needed."""
-        self.idle += [_Child(self.target, self.memory_mb) for _ in range(self.count - len(self.idle))]
+        self.idle += [self._child() for _ in range(self.count - len(self.idle))]
 
     def close(self) -> None:
         while self.idle:
@@ -113,78 +109,98 @@ class Workers:
 
     def map(self, arguments: Iterable[Any]) -> list[Outcome]:
         """The outcome of every call, in order."""
-        waiting = list(enumerate(arguments))[::-1]
+        calls = list(arguments)
+        waiting = deque(range(len(calls)))
         outcomes: dict[int, Outcome] = {}
-        busy: dict[_Child, int] = {}
-        total = len(waiting)
+        busy: list[_Child] = []
         try:
-            while len(outcomes) < total:
+            while len(outcomes) < len(calls):
                 while waiting and len(busy) < self.count:
-                    child = self.idle.pop() if self.idle else _Child(self.target, self.memory_mb)
-                    index, argument = waiting.pop()
-                    busy[child] = index
-                    if not child.send(argument, self.timeout_s):
-                        self._settle(child, Outcome("died"), busy, outcomes)
-                self._collect(busy, outcomes)
+                    child = self.idle.pop() if self.idle else self._child()
+                    share = min(BATCH, -(-len(waiting) // (2 * self.count)))  # small at the end: all end together
+                    child.calls = deque(waiting.popleft() for _ in range(share))
+                    busy.append(child)
+                    child.send([calls[number] for number in child.calls])
+                for child in self._answering(busy):
+                    self._settle(child, busy, waiting, outcomes)
         finally:
             for child in busy:
                 child.kill()
-        return [outcomes[index] for index in range(total)]
+        return [outcomes[number] for number in range(len(calls))]
 
-    def _collect(self, busy: dict[_Child, int], outcomes: dict[int, Outcome]) -> None:
-        """Wait until a call returns or a deadline passes, and settle these calls."""
-        if not busy:
-            return
-        first = min(child.deadline for child in busy)
+    def _child(self) -> _Child:
+        return _Child(self.target, self.timeout_s, self.memory_mb)
+
+    def _answering(self, busy: list[_Child]) -> list[_Child]:
+        """Wait until child processes have an outcome or have ended."""
         pipes = {child.process.stdout.fileno(): child for child in busy if child.process.stdout}
-        ready, _, _ = select.select(list(pipes), [], [], max(0.0, first - time.monotonic()))
-        for pipe in ready:
-            self._settle(pipes[pipe], pipes[pipe].receive(time.monotonic() + 1), busy, outcomes)
-        for child in [child for child in busy if child.deadline < time.monotonic()]:
-            self._settle(child, Outcome("timeout"), busy, outcomes)
+        for _ in range(SILENT_SECONDS):  # seconds in which this process runs: it may be stopped as well
+            if ready := select.select(list(pipes), [], [], 1.0)[0]:
+                return [pipes[pipe] for pipe in ready]
+        raise RuntimeError(f"no worker for {self.target} has answered for {SILENT_SECONDS} s; are they stopped?")
 
-    def _settle(self, child: _Child, outcome: Outcome, busy: dict[_Child, int], outcomes: dict[int, Outcome]) -> None:
-        """Note the outcome of a child's call, and reuse or kill the child."""
-        outcomes[busy.pop(child)] = outcome
-        if outcome.status in ("ok", "failed"):
-            self.idle.append(child)
-        else:
+    def _settle(self, child: _Child, busy: list[_Child], waiting: deque[int], outcomes: dict[int, Outcome]) -> None:
+        """Note the outcome of a child's call. A child that ended is replaced, and its other calls wait again."""
+        outcome = child.receive()
+        outcomes[child.calls.popleft()] = outcome
+        if outcome.status not in ("ok", "failed"):
+            waiting.extendleft(reversed(child.calls))
+            busy.remove(child)
             child.kill()
+        elif not child.calls:
+            busy.remove(child)
+            self.idle.append(child)
 
 
-def _send(pipe: BinaryIO | Any, value: Any) -> None:
-    data = pickle.dumps(value)
-    pipe.write(struct.pack("<Q", len(data)) + data)
+def _send(pipe: IO[bytes], value: Any) -> None:
+    content = pickle.dumps(value)
+    data = memoryview(struct.pack("<Q", len(content)) + content)
+    while data:
+        data = data[pipe.write(data) :]
     pipe.flush()
 
 
-def _receive(pipe: BinaryIO | Any) -> Any:
-    header = pipe.read(8)
-    if len(header) < 8:
-        raise EOFError
-    (size,) = struct.unpack("<Q", header)
-    return pickle.loads(pipe.read(size))
+def _receive(pipe: IO[bytes]) -> Any:
+    (size,) = struct.unpack("<Q", _read(pipe, 8))
+    return pickle.loads(_read(pipe, size))
 
 
-def serve(target: str, memory_mb: int) -> None:
-    """The loop of a child process: read arguments from stdin and write outcomes to stdout, until stdin closes."""
+def _read(pipe: IO[bytes], size: int) -> bytes:
+    parts = []
+    while size:
+        part = pipe.read(size)
+        if not part:
+            raise EOFError
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def serve(target: str, timeout_s: float, memory_mb: int) -> None:
+    """The loop of a child process: read lists of arguments from stdin and write outcomes to stdout, until stdin closes.
+
+    The signal of the timer ends the process, even within a call of a C library; its parent reads this from its exit
+    status.
+    """
     output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # stdout carries outcomes only: what a library prints goes to stderr
     module, function = target.split(":")
     call = getattr(importlib.import_module(module), function)
     resource.setrlimit(resource.RLIMIT_AS, (memory_mb << 20, memory_mb << 20))
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
     _send(output, ("ok",))
     while True:
         try:
-            argument = _receive(sys.stdin.buffer)
+            arguments = _receive(sys.stdin.buffer)
         except EOFError:
             return
-        signal.setitimer(signal.ITIMER_PROF, ORPHAN_SECONDS)
-        try:
-            reply: tuple[Any, ...] = ("ok", call(argument))
-        except MemoryError:
-            reply = ("memory",)
-        except Exception:  # an untrusted argument may raise anything
-            reply = ("failed",)
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        _send(output, reply)
+        for argument in arguments:
+            signal.setitimer(signal.ITIMER_PROF, timeout_s)
+            try:
+                reply: tuple[Any, ...] = ("ok", call(argument))
+            except MemoryError:
+                reply = ("memory",)
+            except Exception:  # an untrusted argument may raise anything
+                reply = ("failed",)
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            _send(output, reply)

@@ -1,0 +1,120 @@
+r"""Marks that announce an answer. Each function yields the answers behind one kind of mark, the last one first.
+
+`tail` is the end of a response. With `truncated` the response was cut there: an answer that runs into the end is left
+out.
+"""
+
+import re
+from collections.abc import Iterator
+
+from east.grading.endings import bold, last_sentence
+from east.grading.sentences import FENCE, after_mark, sentences, word_count
+
+MAX_MARKS = 12  # marks read, from the end of the text
+
+_HASH = re.compile(r"####[ \t]*(?=[-+−$€£(\\*]{0,4}\.?\d)(?!\d+[.)]\s)([^\n]{1,200})")
+_LAST_HASH = re.compile(r"####[ \t]*(\S[^\n]{0,199})\s*$")
+_HEADED = re.compile(r"(?:the )?(?:final )?answer(?: is)?\b\s*:?", re.IGNORECASE)
+_SECTION = re.compile(r"(?:step|part|conclusion|solution|summary|explanation|verification|check|note|final answer)\b",
+                      re.IGNORECASE)  # fmt: skip
+_SPECIAL = re.compile(r"(?:\s*<\|[^|>]{0,60}\|>|\s*</?[a-z_]{1,30}>)+\s*$")
+_TAG = re.compile(r"<(/?)(?:final[_ ]?)?answer\s?>", re.IGNORECASE)
+_PLACEHOLDER = re.compile(r"[^\w∞∅]*|(?:your|the|final|my|answer|here|value|number|<|>|_|\W)*", re.IGNORECASE)
+_OPTION = re.compile(r"\(?[A-J][).:]\s")
+_HEADING = re.compile(
+    r"^[ \t]{0,3}(?:#{1,6}[ \t]*)?(?:\*\*|__)?[✅ ]{0,2}(?:the )?((?:final )?answer)"
+    r"[ \t]?:?(?:\*\*|__)?[ \t]?:?[ \t]*\n\s*",
+    re.IGNORECASE | re.MULTILINE,
+)
+_ANNOUNCED = re.compile(
+    r"(?:(?:\banswers?|\bcorrect (?:option|choice))(?:\*\*)?(?:\s+to\s[^.\n]{0,80}?)?"
+    r"(?:\s+(?:is|are|was|equals|(?:would|should|must|will) be|comes (?:out )?to|turns out to be)"
+    r"(?:\b|(?=n['’]t))|\s+(?=(?:can|could|would)(?:not|n['’]t|\snot))"
+    r"|(?P<label>\s*[:：=])|(?=\s*(?:\\[(\[]|\$)))"
+    r"|(?P<line>^A:(?=\s)(?![^\n]*\n+\(?B\b))"
+    r"|(?P<language>réponse|respuesta|resposta|risposta|antwort|ответ|الإجابة|答案|答え|정답|[答답](?=\s*[:：]))"
+    r"(?: finale?)?(?:\*\*)?(?:\s*[:：]|\s*[是为為は]|\s(?:est|es|ist|é|è|هي)\b))[\s:：*,]*",
+    re.IGNORECASE | re.MULTILINE,
+)
+_SUPPOSED = re.compile(
+    r"\b(?:if|suppose|assum\w+|whether|unless)\s+(?:the|your|our|my)?\s*(?:final |correct )?\Z", re.I
+)
+_SAID = re.compile(
+    r"(\$[^$\n]{1,200}\$|[^\s$]{1,60})\s+is (?:the|our|my) (?:final |correct |only )?(?:answer|solution)\b",
+    re.IGNORECASE,
+)
+_SAID_VALUE = re.compile(r".*\d.*|\$.*\$|\(?[A-J]\)?")
+
+
+def hashes(tail: str, truncated: bool) -> Iterator[str]:
+    """The text behind a `####` on the last line, then the numbers behind others."""
+    tail = without_special(tail)
+    last = None if truncated else _LAST_HASH.search(tail, max(0, tail.rfind("####")))
+    if last and (text := _HEADED.sub("", last.group(1), count=1).strip()) and not _SECTION.match(text):
+        yield text
+    for found in reversed(list(_HASH.finditer(tail))[-MAX_MARKS:]):
+        if not (last and last.start() == found.start()) and not (truncated and found.end() == len(tail)):
+            yield found.group(1).strip()
+
+
+def tags(tail: str, truncated: bool) -> Iterator[str]:
+    """The text in <answer>...</answer>. The last tag may be open: a stop text is left out of a response."""
+    end = None if truncated else len(tail)
+    for tag in reversed(list(_TAG.finditer(tail))[-2 * MAX_MARKS :]):
+        if tag.group(1):
+            end = tag.start()
+        elif end is not None:
+            text, end = tail[tag.end() : end].strip(), None
+            if answer := field(text):
+                yield answer
+
+
+def field(text: str) -> str | None:
+    """The answer in the text of a tag or of a JSON value: a few words as they are, or what a sentence states."""
+    text = FENCE.sub(r"\1", text).strip()
+    if _PLACEHOLDER.fullmatch(text):
+        return None
+    if "\n" not in text and word_count(text) <= 2 and not _OPTION.match(text):
+        return text.strip("*` ")
+    if len(sentences(text)) == 1 and "\n" not in text:
+        return after_mark(text)
+    found = (next(find, None) for find in (announcements(text, False), bold(text), last_sentence(text)))
+    return next((answer for answer in found if answer), None) or _behind(text, prose_counts=False)
+
+
+def headings(tail: str, truncated: bool) -> Iterator[str]:
+    """What the line after a line "### Answer" or "**Final Answer:**" states."""
+    tail = _finished(tail) if truncated else without_special(tail)
+    for heading in reversed(list(_HEADING.finditer(tail))[-MAX_MARKS:]):
+        if answer := _behind(tail[heading.end() :], prose_counts=heading.group(1).lower() != "answer"):
+            yield answer
+
+
+def announcements(tail: str, truncated: bool) -> Iterator[str]:
+    """What "the answer is", "Answer:" and "42 is the answer" announce."""
+    tail = _finished(tail) if truncated else without_special(tail)
+    found = [(mark.start(), mark) for mark in (*_ANNOUNCED.finditer(tail), *_SAID.finditer(tail))]
+    for place, mark in sorted(found, key=lambda pair: pair[0], reverse=True)[:MAX_MARKS]:
+        if mark.re is _SAID:
+            if _SAID_VALUE.fullmatch(mark.group(1)):
+                yield mark.group(1).strip("$*` ")
+        elif not _SUPPOSED.search(tail, max(0, place - 40), place):
+            label = mark.group("label") or mark.group("line")
+            counts = not label or tail[max(0, place - 8) : place].lower().endswith("final ")
+            if answer := _behind(tail[mark.end() :], prose_counts=counts):
+                yield answer
+
+
+def _behind(text: str, prose_counts: bool) -> str | None:
+    answer = after_mark(text, prose_counts=prose_counts)
+    return answer if answer and re.search(r"[\w∞∅]", answer) else None
+
+
+def without_special(tail: str) -> str:
+    """A text without special tokens and tags at its end."""
+    return _SPECIAL.sub("", tail)
+
+
+def _finished(tail: str) -> str:
+    """The sentences of a cut text that are finished."""
+    return tail[: max(tail.rfind(end) for end in ("\n", ". ", "! ", "? ")) + 1]

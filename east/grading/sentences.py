@@ -1,0 +1,282 @@
+r"""The answer in a sentence: its formula, its bold part or its number.
+
+`after_mark` reads what stands behind a mark that announces an answer, `result` a sentence that nothing announces.
+Which words negate a number or change its value is known to `mathematics.prose`.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterator
+
+from east.grading.mathematics import prose
+from east.grading.mathematics.lexer import FUNCTIONS, WRITTEN
+from east.grading.mathematics.reading import read
+from east.grading.mathematics.units import is_unit
+
+SEGMENT = re.compile(
+    r"(?<!\\)\$\$(.{1,1000}?)\$\$|(?<!\\)\$([^$\n]{1,500})(?<!\\)\$"
+    r"|\\\((.{1,1000}?)\\\)|\\\[(.{1,1000}?)\\\]",
+    re.DOTALL,
+)
+BOLD = re.compile(r"(?<![\w*])\*\*(?=[^\s*])([^*\n]{1,200})\*\*(?![\d*])")
+CLOSING = re.compile(  # a sentence after the answer that says nothing of it
+    r"[\W_]*(?:$|(?:so |and )?(?:i |we )?hope\b|let me know|feel free|is there anything|please\b|thank|great\b"
+    r"|good luck|if you (?:have|need|want|would)|would you like|do you|happy to|done\b|q\.?e\.?d\b"
+    r"|[\w' ]{0,60}\banswer(?: above)? is (?:indeed )?(?:correct|right|final|helpful)\b)",
+    re.IGNORECASE,
+)
+_SPLIT = re.compile(
+    r"(?<=[.!?])(?<!\bvs\.)(?<!\bNo\.)(?<!approx\.)[*_\"')\]]{0,3}\s+(?=[^\sa-z])|(?<=[。！？])|\s(?=(?:So|Thus|Hence|Therefore)\b)"
+)
+_SENTENCE_END = re.compile(
+    r"\n|[.!?](?:\s|$)|[。！？]|,? \(?(?:because|since|which|so that|as (?:we|it|the)|and not|not|rather than)\b"
+)
+_WORDS = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}")
+FENCE = re.compile(r"```[ \t]*[a-zA-Z]{0,12}[ \t]*\n([^`]{1,300})(?:```)?")
+_OPENING = " \t\n*:：_,`=>→"
+_NUMERAL = r"[-−+]?\\?[$€£¥₹]?(?:\d+(?:,\d+)*(?:\.\d+)?|\.\d+)(?:/\d+|[ ]\d+/\d+|:\d\d\b)?(?:[ ]?\\?%)?"
+_NUMBER = re.compile(
+    rf"(?<!\w\()(?<![a-zA-Z0-9_.,/^<>≤≥≠*×÷+)\]}}\\–-])({_NUMERAL})"
+    r"(?=(?:[cmk]?m|k?g|ml|ft|in|mph|hr?s?|lbs?|oz)[²³]?(?![a-zA-Z0-9_^])|(?![a-zA-Z0-9_/^*–]|[-.,]\d|-\w))"
+)
+_LEADING_NUMBER = re.compile(
+    r"(-?\\?[$€£]?\d[\d,]*(?:\.\d+)?(?:/\d+)?\\?%?)(?:\s+([a-zA-Z][a-zA-Z /-]*))?"
+    r"(?:[,;(](?!\s*\S{0,3}\d).*| \([^()]*=[^()]*\))?$"
+)
+_SUBJECT = re.compile(rf"({_NUMERAL})\s+(?:is|are)\s")  # 4 is the number of apples
+_CHOICE = re.compile(r"(?:(\([A-J]\)|[A-J]\)|[A-J](?=[.:]\s))(?=[.:]?\s)|([A-J])(?=,\s+[a-z]{2}|\s+[-–—]\s|$))")
+_ADVERB = re.compile(
+    r"(?:therefore|thus|hence|then|so|simply|just|indeed|for sure|definitely|clearly|obviously|certainly|surely"
+    r"|equal to|option|choice)\b(?! of)[\s:,*]*",
+    re.IGNORECASE,
+)
+_CONNECTED = re.compile(
+    r"(?:as follows|the following|(?:given |shown |found |calculated )?(?:as )?(?:below|by)|given)\b[\s:,*]*",
+    re.IGNORECASE,
+)
+_JOINED = re.compile(r"\s*(?:,|and|or)\s*(?:\$|\\\()")
+_NO_ANSWER = re.compile(
+    r"(?:(?:in)?correct|right|wrong|helpful|useful|(?:not )?clear|reasonable|here|above|it|this|that|null|none|n/a|\?+"
+    r"|(?:\\begin\{\w+\*?\}|your|my|the|final|insert|answer|here|only|number|goes|\W)*)\W*"
+    r"|(?:the (?:number|sum|total|product|difference|amount|value|ratio|same|one|result|answer|solution|cost)"
+    r"|what|how|whether|that|to|in (?:the|a|this)|an? (?:\w+ )?(?:number|integer|fraction|decimal|percentage|list)"
+    r"|given|rounded|expressed|written|left|simplified|reported|correct|wrong|(?:let|we|i|you|there|first|step)\b)"
+    r"(?:'s)?\s(?!.*=)(?!.*\b(?:is|are|was)\s+\S{0,3}\d).*",
+    re.IGNORECASE | re.DOTALL,
+)
+_LEAD = re.compile(
+    r"(?:(?:so|now|next|then|finally|therefore|thus|hence|and|but|also|in conclusion|as a result|consequently"
+    r"|(?:since|because|as)\b[^,]{1,80})\b,?\s+|(?:[-•*+>]|\d{1,2}[.)])\s+)",
+    re.IGNORECASE,
+)
+_NO_RESULT = re.compile(  # headings, assumptions and plans
+    r"#|\||[{}]|(?:step|part|question|problem|case|example|figure|equation|exercise|page|chapter|note|recall|remember|let"
+    r"|suppose|assume|assuming|consider|given|if|when|where|while|for|unless|except|use|using|try|check|repeat|continue"
+    r"|(?:(?:we|you|i)\s+)?(?:(?:can|need|must|should|will|have|want|could|would)\s+)?(?:to\s+)?"
+    r"(?:find|comput|calculat|determin|solv|simplif|divid|multipl|add|subtract|substitut|verif|round|convert|set)"
+    r"(?:e|es|ing|y|ying|s|t)?\b(?! that))\b",
+    re.IGNORECASE,
+)
+_IS = re.compile(
+    r"\b(?:is|are|was|were|be|equals|total of)\s+"
+    r"(?:(?:only|just|exactly|now|then|therefore|thus|also|equal to|approximately|about)\s+)*(?=[-−+$€£.\d])"
+)
+_HARMLESS = re.compile(r"\b(?:each|every|ordered pair|approximately|about|roughly)\b", re.IGNORECASE)
+_AFTER_NUMBER = re.compile(r"[,;:(]|\s(?:which|because|since|so|and|but|as|when|if|after|before|\(|with)\b")
+_NAMES = {*FUNCTIONS, *WRITTEN, "pi", "and", "frac", "sqrt", "cdot", "times"}
+_ONLY_NAME = re.compile(r"[a-zA-Z]{1,2}(?:_\{?\w\}?|\([a-z]\))?'?")
+_FOREIGN = re.compile("[\u0400-\u04ff\u0590-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")  # not Latin or Greek
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a paragraph."""
+    return [part for part in _SPLIT.split(text) if part.strip()]
+
+
+def word_count(text: str) -> int:
+    r"""The words of a text that are no LaTeX commands."""
+    return len(_WORDS.findall(text))
+
+
+def after_mark(text: str, *, prose_counts: bool = True) -> str | None:
+    """The answer behind a mark: a fence, formula, choice, bold part or number, or else the sentence.
+
+    A sentence whose words may change its number is returned as it is, and parsed later (`prose`): "between 9 and 10".
+    prose_counts: may it be in a sentence that others follow? Behind "Answer:" a worked solution may begin.
+    """
+    if fence := FENCE.match(text.lstrip(" \t\n*:：")):
+        return after_mark(fence.group(1).strip())
+    if (bold := BOLD.match(text.lstrip(" \t\n:：_,"))) and states_value(bold.group(1)):
+        return after_mark(bold.group(1))
+    text = _stripped(text)
+    if connected := _CONNECTED.match(text):
+        text, prose_counts = text[connected.end() :].lstrip(_OPENING), False
+    if (segment := SEGMENT.match(text)) and is_formula(segment):
+        end = _SENTENCE_END.search(text)
+        joined = _JOINED.match(text, segment.end(), end.start() if end else len(text))
+        if not joined:
+            return content(segment)
+        return re.sub(r"(?<!\\)\$|\\[()]", "", text[: end.start()] if end else text).strip(" *_`\"'")
+    return _in_sentence(text, prose_counts)
+
+
+def _stripped(text: str) -> str:
+    text = text.lstrip(_OPENING)
+    while adverb := _ADVERB.match(text):
+        text = text[adverb.end() :].lstrip(_OPENING)
+    return text
+
+
+def _in_sentence(text: str, prose_counts: bool) -> str | None:
+    end = _SENTENCE_END.search(text)
+    written, rest = (text[: end.start()], text[end.end() :]) if end else (text, "")
+    sentence = re.sub(r"(?<!\w)\*\*|\*\*(?!\w)", "", written).strip(" *_`\"'")
+    if choice := _CHOICE.match(text):
+        return choice.group(1) or choice.group(2)
+    if len(sentence) > 300 or _NO_ANSWER.fullmatch(sentence):
+        return None
+    words = word_count(sentence)
+    if not prose_counts and (words > 2 or _is_calculation(sentence)) and not closes(rest):
+        return None
+    if bold := next(bold_values(written), None):
+        return bold
+    leading = _LEADING_NUMBER.match(sentence)
+    if leading and (leading.group(2) is None or is_unit(leading.group(2))):
+        return leading.group(1)
+    if subject := _SUBJECT.match(sentence):
+        return subject.group(1)
+    if " is " in sentence:
+        return after_mark(sentence.rsplit(" is ", 1)[1])
+    if words > 2 or _FOREIGN.search(sentence):
+        return result(sentence, announced=True) or sentence
+    return sentence
+
+
+def _is_calculation(sentence: str) -> bool:
+    return re.search(r"\d\D*=\D*\d", sentence) is not None
+
+
+def closes(text: str) -> bool:
+    """Whether a text says nothing about an answer."""
+    return all(CLOSING.match(part) for line in text[:400].splitlines() for part in sentences(line))
+
+
+def bold_values(sentence: str) -> Iterator[str]:
+    """The bold numbers and formulas of a sentence that it does not negate, the last one first."""
+    for bold in reversed(list(BOLD.finditer(sentence))):
+        claimed = states_value(bold.group(1)) and _claims(sentence[: bold.start()], "")
+        if claimed and (value := result(bold.group(1).strip(), announced=True)):
+            yield value
+
+
+def states_value(text: str) -> bool:
+    """Whether a bold text may be an answer: it has a number or a formula, and is not a heading ("Step 3:")."""
+    text = text.strip()
+    return (
+        not text.endswith(":") and not _NO_RESULT.match(text) and bool(re.search(r"\d", text) or SEGMENT.search(text))
+    )
+
+
+def result(sentence: str, *, announced: bool = False) -> str | None:
+    """The formula or the number, with the words behind it, that a sentence states; None if it states none or several.
+
+    announced: a sentence in another language counts although its words are unknown.
+    """
+    sentence = _plain(sentence)
+    while lead := _LEAD.match(sentence):
+        sentence = sentence[lead.end() :]
+    if sentence.endswith(("?", ":")):
+        return None
+    formulas = [segment for segment in SEGMENT.finditer(sentence) if is_formula(segment)]
+    if _NO_RESULT.match(SEGMENT.sub("x", sentence) if formulas else sentence):
+        return None
+    if formulas:
+        return _last_formula(sentence, formulas[-1])
+    words = [word for word in _WORDS.findall(sentence) if word not in _NAMES]
+    if not words and not _FOREIGN.search(sentence):
+        bare = sentence.strip(" =.")
+        return bare if re.search(r"\d", bare) and not re.search(r"[<>≤≥≠]", bare) and _is_read(bare) else None
+    return _after_equals(sentence) or _only_number(sentence, announced) or _after_is(sentence)
+
+
+def _plain(sentence: str) -> str:
+    """A sentence in ASCII where it is written in Latin letters, without bold signs and brackets around it."""
+    text = unicodedata.normalize("NFD", sentence.translate({0x2019: "'", 0x2018: "'", 0x201C: '"', 0x201D: '"'}))
+    text = "".join(c for c in text if not unicodedata.combining(c))
+    text = re.sub(r"(?<!\w)\*\*|\*\*(?!\w)|`", "", text).strip(" \t*_\"'✅").rstrip(".!。")
+    text = re.sub(r"\s\((?:[^()]*[a-zA-Z=][^()]*)\)$", "", text)
+    brackets = re.fullmatch(r"(.*?)\[([^\[\],]+)\]", text)
+    return "".join(brackets.groups()) if brackets else text
+
+
+def _last_formula(sentence: str, formula: re.Match[str]) -> str | None:
+    lead, rest = SEGMENT.sub(" ", sentence[: formula.start()]), sentence[formula.end() :]
+    stated = content(formula).rstrip(".,")
+    if re.search(r"\d", rest) or _ONLY_NAME.fullmatch(stated) or not _claims(lead, rest):
+        return None
+    return stated.lstrip("= ")
+
+
+def _after_equals(sentence: str) -> str | None:
+    """8 of "5 + 3 = 8"."""
+    number = _NUMBER.match(after := sentence.rpartition("=")[2].strip()) if "=" in sentence else None
+    if number is None or re.search(r"\d", after[number.end() :]):
+        return None
+    if _FOREIGN.search(after):
+        return number.group(1)
+    return _with_words(after)
+
+
+def _only_number(sentence: str, announced: bool) -> str | None:
+    numbers = list(_NUMBER.finditer(sentence))
+    if len(numbers) != 1:
+        return None
+    lead, rest = sentence[: numbers[0].start()], sentence[numbers[0].end() :]
+    if re.search(r"\d", lead + rest):
+        return None
+    if _FOREIGN.search(sentence):
+        return numbers[0].group(1) if announced else None
+    return _with_words(sentence[numbers[0].start() :]) if _claims(lead, rest) else None
+
+
+def _after_is(sentence: str) -> str | None:
+    """12 of "The total for 3 boxes is 12"; None for "Ann is 3 and Tom is 4"."""
+    verbs = list(_IS.finditer(sentence))
+    if len(verbs) != 1 or _FOREIGN.search(sentence):
+        return None
+    return _only_number(sentence[verbs[0].start() :], announced=False)
+
+
+def _with_words(text: str) -> str | None:
+    """A number with the words behind it, if they are read together as a value."""
+    number = _NUMBER.match(text)
+    end = _AFTER_NUMBER.search(text, number.end() if number else 0)
+    phrase = (text[: end.start()] if end else text).strip(" .")
+    return phrase if _is_read(phrase) else None
+
+
+def _is_read(text: str) -> bool:
+    return read(text).tree is not None
+
+
+def _claims(lead: str, rest: str) -> bool:
+    """Whether the words around a value neither negate nor change it."""
+    if re.search(r"[-+*/×÷^]\s*$", lead):
+        return False
+    lead, rest = (_HARMLESS.sub("", re.sub(r"[^a-zA-Z\s.,;:'<>]", " ", part)) for part in (lead, rest))
+    return prose.stated(f"{lead}7 {rest}") == 7
+
+
+def is_formula(segment: re.Match[str]) -> bool:
+    """Whether `$...$` contains mathematics, and not the words between two prices ("$5 and $6")."""
+    written = segment.group(2)
+    return (
+        written is None
+        or written == written.strip()
+        or not _WORDS.search(re.sub(r"\\[a-z]+(?:\{[^}]*\})+", "", written))
+    )
+
+
+def content(segment: re.Match[str]) -> str:
+    """What `$...$` contains."""
+    return next(group for group in segment.groups() if group is not None).strip()

@@ -16,6 +16,7 @@ _CONCLUDES = re.compile(r"=|\b(?:total|therefore|so|thus|hence|final(?:ly)?|resu
 _DATA = re.compile(r"[\"']\s*:|^\s*[{}|<]")
 _ROWS = re.compile(r"\\(?:begin|end)\{(?:align|aligned|gather|gathered|split|equation)\*?\}|&")
 _DISPLAYS = (("\\]", "\\["), ("$$", "$$"), ("\\end{align*}", "\\begin{align*}"), ("\\end{align}", "\\begin{align}"))
+_CHOICE = re.compile(r"[\s*]*\(?([A-J])\)?\.?[\s*]*")
 _QUOTED = re.compile(r"\s*[-−$€£]?[\d,]*\.?\d+\s*%?\s*")
 
 
@@ -29,8 +30,11 @@ def last_sentence(tail: str) -> Iterator[str]:
     """The number or formula that the last sentence states."""
     if display := _display(tail):
         yield display
-    elif (last := next(iter(_last_sentences(tail)), None)) and (value := result(last)):
-        yield value
+    elif choice := _CHOICE.fullmatch(tail.rstrip().rpartition("\n")[2]):
+        yield choice.group(1)
+    for sentence in () if display else _last_sentences(tail):
+        if "answer" not in sentence.lower() and (value := result(sentence)):  # else it is an announcement
+            yield value
 
 
 def last_number(tail: str) -> Iterator[str]:
@@ -75,6 +79,8 @@ def _display(tail: str) -> str | None:
     for closing, opening in _DISPLAYS:
         if tail.endswith(closing):
             start = tail.rfind(opening, 0, len(tail) - len(closing))
-            row = _ROWS.sub("", tail[start + len(opening) : -len(closing)]).strip(" \n\\").split("\\\\")[-1]
+            row = (
+                _ROWS.sub("", tail[start + len(opening) : -len(closing)]).strip().removesuffix("\\\\").split("\\\\")[-1]
+            )
             return result(f"${' '.join(row.split())}$") if start >= 0 else None
     return None

@@ -7,18 +7,19 @@ out.
 import re
 from collections.abc import Iterator
 
+from east.grading.announced import FENCE, after_mark
 from east.grading.endings import bold, last_sentence
-from east.grading.sentences import FENCE, after_mark, sentences, word_count
+from east.grading.sentences import sentences, word_count
 
 MAX_MARKS = 12  # marks read, from the end of the text
 
-_HASH = re.compile(r"####[ \t]*(?=[-+−$€£(\\*]{0,4}\.?\d)(?!\d+[.)]\s)([^\n]{1,200})")
-_LAST_HASH = re.compile(r"####[ \t]*(\S[^\n]{0,199})\s*$")
+_HASH = re.compile(r"####[ \t]*(?=[-+−$€£(\\*]{0,4}\.?\d)(?!\d+[.)]\s)([^\n\"<]{1,200})")
+_LAST_HASH = re.compile(r"####[ \t]*([^\s\"][^\n\"]{0,199})\s*$")
 _HEADED = re.compile(r"(?:the )?(?:final )?answer(?: is)?\b\s*:?", re.IGNORECASE)
 _SECTION = re.compile(r"(?:step|part|conclusion|solution|summary|explanation|verification|check|note|final answer)\b",
                       re.IGNORECASE)  # fmt: skip
 _SPECIAL = re.compile(r"(?:\s*<\|[^|>]{0,60}\|>|\s*</?[a-z_]{1,30}>)+\s*$")
-_TAG = re.compile(r"<(/?)(?:final[_ ]?)?answer\s?>", re.IGNORECASE)
+_TAG = re.compile(r"<(/?)(?:(?:final[_ ]?)?answer|solution)\s?>", re.IGNORECASE)
 _PLACEHOLDER = re.compile(r"[^\w∞∅]*|(?:your|the|final|my|answer|here|value|number|<|>|_|\W)*", re.IGNORECASE)
 _OPTION = re.compile(r"\(?[A-J][).:]\s")
 _HEADING = re.compile(
@@ -32,7 +33,8 @@ _ANNOUNCED = re.compile(
     r"(?:\b|(?=n['’]t))|\s+(?=(?:can|could|would)(?:not|n['’]t|\snot))"
     r"|(?P<label>\s*[:：=])|(?=\s*(?:\\[(\[]|\$)))"
     r"|(?P<line>^A:(?=\s)(?![^\n]*\n+\(?B\b))"
-    r"|(?P<language>réponse|respuesta|resposta|risposta|antwort|ответ|الإجابة|答案|答え|정답|[答답](?=\s*[:：]))"
+    r"|(?P<language>réponse|respuesta|resposta|risposta|antwort|ответ|الإجابة|उत्तर|jawaban|đáp án"
+    r"|答案|答え|정답|[答답](?=\s*[:：]))"
     r"(?: finale?)?(?:\*\*)?(?:\s*[:：]|\s*[是为為は]|\s(?:est|es|ist|é|è|هي)\b))[\s:：*,]*",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -40,7 +42,8 @@ _SUPPOSED = re.compile(
     r"\b(?:if|suppose|assum\w+|whether|unless)\s+(?:the|your|our|my)?\s*(?:final |correct )?\Z", re.I
 )
 _SAID = re.compile(
-    r"(\$[^$\n]{1,200}\$|[^\s$]{1,60})\s+is (?:the|our|my) (?:final |correct |only )?(?:answer|solution)\b",
+    r"(\$[^$\n]{1,200}\$|[^\s$]{1,60})\s+is (?:the|our|my) (?:final |correct |only )?(?:answer|solution)\b"
+    r"|\b([A-J])\)? is correct\b",
     re.IGNORECASE,
 )
 _SAID_VALUE = re.compile(r".*\d.*|\$.*\$|\(?[A-J]\)?")
@@ -86,7 +89,8 @@ def headings(tail: str, truncated: bool) -> Iterator[str]:
     """What the line after a line "### Answer" or "**Final Answer:**" states."""
     tail = _finished(tail) if truncated else without_special(tail)
     for heading in reversed(list(_HEADING.finditer(tail))[-MAX_MARKS:]):
-        if answer := _behind(tail[heading.end() :], prose_counts=heading.group(1).lower() != "answer"):
+        below = re.sub(r"^[-•>]\s+", "", tail[heading.end() :])
+        if answer := _behind(below, prose_counts=heading.group(1).lower() != "answer"):
             yield answer
 
 
@@ -96,8 +100,8 @@ def announcements(tail: str, truncated: bool) -> Iterator[str]:
     found = [(mark.start(), mark) for mark in (*_ANNOUNCED.finditer(tail), *_SAID.finditer(tail))]
     for place, mark in sorted(found, key=lambda pair: pair[0], reverse=True)[:MAX_MARKS]:
         if mark.re is _SAID:
-            if _SAID_VALUE.fullmatch(mark.group(1)):
-                yield mark.group(1).strip("$*` ")
+            if _SAID_VALUE.fullmatch(said := mark.group(1) or mark.group(2)):
+                yield said.strip("$*` ")
         elif not _SUPPOSED.search(tail, max(0, place - 40), place):
             label = mark.group("label") or mark.group("line")
             counts = not label or tail[max(0, place - 8) : place].lower().endswith("final ")

@@ -1,6 +1,5 @@
-r"""The answer in a sentence: its formula, its bold part or its number.
+r"""The formula, the bold part or the number that a sentence states as its result.
 
-`after_mark` reads what stands behind a mark that announces an answer, `result` a sentence that nothing announces.
 Which words negate a number or change its value is known to `mathematics.prose`.
 """
 
@@ -11,10 +10,9 @@ from collections.abc import Iterator
 from east.grading.mathematics import prose
 from east.grading.mathematics.lexer import FUNCTIONS, WRITTEN
 from east.grading.mathematics.reading import read
-from east.grading.mathematics.units import is_unit
 
 SEGMENT = re.compile(
-    r"(?<!\\)\$\$(.{1,1000}?)\$\$|(?<!\\)\$([^$\n]{1,500})(?<!\\)\$"
+    r"(?<!\\)\$\$(.{1,1000}?)\$\$|(?<!\\)\$((?:[^$\n\\]|\\[^\n]){1,500})\$(?!\d)"
     r"|\\\((.{1,1000}?)\\\)|\\\[(.{1,1000}?)\\\]",
     re.DOTALL,
 )
@@ -26,54 +24,27 @@ CLOSING = re.compile(  # a sentence after the answer that says nothing of it
     re.IGNORECASE,
 )
 _SPLIT = re.compile(
-    r"(?<=[.!?])(?<!\bvs\.)(?<!\bNo\.)(?<!approx\.)[*_\"')\]]{0,3}\s+(?=[^\sa-z])|(?<=[。！？])|\s(?=(?:So|Thus|Hence|Therefore)\b)"
-)
-_SENTENCE_END = re.compile(
-    r"\n|[.!?](?:\s|$)|[。！？]|,? \(?(?:because|since|which|so that|as (?:we|it|the)|and not|not|rather than)\b"
+    r"(?<=[.!?])(?<!\bvs\.)(?<!\bNo\.)(?<!approx\.)(?<!i\.e\.)(?<!e\.g\.)"
+    r"[*_\"')\]]{0,3}\s+(?=[^\sa-z])|(?<=[。！？])|\s(?=(?:So|Thus|Hence|Therefore)\b)"
 )
 _WORDS = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}")
-FENCE = re.compile(r"```[ \t]*[a-zA-Z]{0,12}[ \t]*\n([^`]{1,300})(?:```)?")
-_OPENING = " \t\n*:：_,`=>→"
-_NUMERAL = r"[-−+]?\\?[$€£¥₹]?(?:\d+(?:,\d+)*(?:\.\d+)?|\.\d+)(?:/\d+|[ ]\d+/\d+|:\d\d\b)?(?:[ ]?\\?%)?"
+NUMERAL = r"[-−+]?(?:\\?[$€£¥₹] ?)?(?:\d+(?:,\d+)*(?:\.\d+)?|\.\d+)(?:/\d+|[ ]\d+/\d+|:\d\d\b)?(?:[ ]?\\?%)?"
+_UNIT = r"(?:[cmk]?m|k?g|m?[lL]|ft|in|mph|hr?s?|lbs?|oz)[²³]?(?![a-zA-Z0-9_^])"
 _NUMBER = re.compile(
-    rf"(?<!\w\()(?<![a-zA-Z0-9_.,/^<>≤≥≠*×÷+)\]}}\\–-])({_NUMERAL})"
-    r"(?=(?:[cmk]?m|k?g|ml|ft|in|mph|hr?s?|lbs?|oz)[²³]?(?![a-zA-Z0-9_^])|(?![a-zA-Z0-9_/^*–]|[-.,]\d|-\w))"
-)
-_LEADING_NUMBER = re.compile(
-    r"(-?\\?[$€£]?\d[\d,]*(?:\.\d+)?(?:/\d+)?\\?%?)(?:\s+([a-zA-Z][a-zA-Z /-]*))?"
-    r"(?:[,;(](?!\s*\S{0,3}\d).*| \([^()]*=[^()]*\))?$"
-)
-_SUBJECT = re.compile(rf"({_NUMERAL})\s+(?:is|are)\s")  # 4 is the number of apples
-_CHOICE = re.compile(r"(?:(\([A-J]\)|[A-J]\)|[A-J](?=[.:]\s))(?=[.:]?\s)|([A-J])(?=,\s+[a-z]{2}|\s+[-–—]\s|$))")
-_ADVERB = re.compile(
-    r"(?:therefore|thus|hence|then|so|simply|just|indeed|for sure|definitely|clearly|obviously|certainly|surely"
-    r"|equal to|option|choice)\b(?! of)[\s:,*]*",
-    re.IGNORECASE,
-)
-_CONNECTED = re.compile(
-    r"(?:as follows|the following|(?:given |shown |found |calculated )?(?:as )?(?:below|by)|given)\b[\s:,*]*",
-    re.IGNORECASE,
-)
-_JOINED = re.compile(r"\s*(?:,|and|or)\s*(?:\$|\\\()")
-_NO_ANSWER = re.compile(
-    r"(?:(?:in)?correct|right|wrong|helpful|useful|(?:not )?clear|reasonable|here|above|it|this|that|null|none|n/a|\?+"
-    r"|(?:\\begin\{\w+\*?\}|your|my|the|final|insert|answer|here|only|number|goes|\W)*)\W*"
-    r"|(?:the (?:number|sum|total|product|difference|amount|value|ratio|same|one|result|answer|solution|cost)"
-    r"|what|how|whether|that|to|in (?:the|a|this)|an? (?:\w+ )?(?:number|integer|fraction|decimal|percentage|list)"
-    r"|given|rounded|expressed|written|left|simplified|reported|correct|wrong|(?:let|we|i|you|there|first|step)\b)"
-    r"(?:'s)?\s(?!.*=)(?!.*\b(?:is|are|was)\s+\S{0,3}\d).*",
-    re.IGNORECASE | re.DOTALL,
+    rf"(?<!\w\()(?<![a-zA-Z0-9_.,/^<>≤≥≠*×÷+)\]}}\\–-])({NUMERAL})"
+    rf"(?={_UNIT}|(?![a-zA-Z0-9_/^*–]|[-.,]\d|-\w))"
 )
 _LEAD = re.compile(
     r"(?:(?:so|now|next|then|finally|therefore|thus|hence|and|but|also|in conclusion|as a result|consequently"
-    r"|(?:since|because|as)\b[^,]{1,80})\b,?\s+|(?:[-•*+>]|\d{1,2}[.)])\s+)",
+    r"|in the end)\b,?\s+|(?:since|because|as)\b[^,]{1,80},\s+|(?:[-•*+>]|\d{1,2}[.)])\s+)",
     re.IGNORECASE,
 )
 _NO_RESULT = re.compile(  # headings, assumptions and plans
     r"#|\||[{}]|(?:step|part|question|problem|case|example|figure|equation|exercise|page|chapter|note|recall|remember|let"
-    r"|suppose|assume|assuming|consider|given|if|when|where|while|for|unless|except|use|using|try|check|repeat|continue"
+    r"|suppose|assume|assuming|consider|given|if|when|where|while|for|unless|except|use|using|return|print|try|check|repeat"
+    r"|continue"
     r"|(?:(?:we|you|i)\s+)?(?:(?:can|need|must|should|will|have|want|could|would)\s+)?(?:to\s+)?"
-    r"(?:find|comput|calculat|determin|solv|simplif|divid|multipl|add|subtract|substitut|verif|round|convert|set)"
+    r"(?:find|comput|calculat|determin|solv|simplif|divid|multipl|add|subtract|substitut|verif|check|round|convert|set)"
     r"(?:e|es|ing|y|ying|s|t)?\b(?! that))\b",
     re.IGNORECASE,
 )
@@ -81,11 +52,24 @@ _IS = re.compile(
     r"\b(?:is|are|was|were|be|equals|total of)\s+"
     r"(?:(?:only|just|exactly|now|then|therefore|thus|also|equal to|approximately|about)\s+)*(?=[-−+$€£.\d])"
 )
+UNCERTAIN = re.compile(
+    r"\b(?:whether|may(?:be)?|perhaps|might|could|should|seems?|guess|doubt|suppose|wonder|try|trying|if|unless"
+    r"|close|near|contradict\w*|impossible)\b",
+    re.IGNORECASE,
+)
+_REFERENCE = re.compile(  # what a number is the name of, or what is done with it
+    r"\b(?:(?i:see|step|equation|eq\.|theorem|lemma|chapter|section|problem|figure|page|case|example|line|row|rule|option"
+    r"|part|question|method)|[A-Z]{2,}"
+    r"|(?i:divid|multipl|subtract|add|substitut|round|simplif)\w*(?:\s+\S+){0,4}?)\s+[($#]?$"
+)
+_NOT_COUNTED = re.compile(r"\s+(?:is|are|was|has|works?|divides|steps?|methods?|cases?|equations?|examples?)\b")
+_YEAR = re.compile(r"(?:\b(?:in|since|of|year)|©)\s+(?:19|20)\d\d$")
+_LISTED = re.compile(r"[$)\]]\s*(?:,|,?\s*(?:and|or))\s*$")
 _HARMLESS = re.compile(r"\b(?:each|every|ordered pair|approximately|about|roughly)\b", re.IGNORECASE)
-_AFTER_NUMBER = re.compile(r"[,;:(]|\s(?:which|because|since|so|and|but|as|when|if|after|before|\(|with)\b")
+_AFTER_NUMBER = re.compile(r"[,;:(]|\s(?:which|because|since|so|and|but|as|when|if|after|before|with|each|every)\b")
 _NAMES = {*FUNCTIONS, *WRITTEN, "pi", "and", "frac", "sqrt", "cdot", "times"}
 _ONLY_NAME = re.compile(r"[a-zA-Z]{1,2}(?:_\{?\w\}?|\([a-z]\))?'?")
-_FOREIGN = re.compile("[\u0400-\u04ff\u0590-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")  # not Latin or Greek
+FOREIGN = re.compile("[\u0400-\u04ff\u0590-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")  # not Latin or Greek
 
 
 def sentences(text: str) -> list[str]:
@@ -96,64 +80,6 @@ def sentences(text: str) -> list[str]:
 def word_count(text: str) -> int:
     r"""The words of a text that are no LaTeX commands."""
     return len(_WORDS.findall(text))
-
-
-def after_mark(text: str, *, prose_counts: bool = True) -> str | None:
-    """The answer behind a mark: a fence, formula, choice, bold part or number, or else the sentence.
-
-    A sentence whose words may change its number is returned as it is, and parsed later (`prose`): "between 9 and 10".
-    prose_counts: may it be in a sentence that others follow? Behind "Answer:" a worked solution may begin.
-    """
-    if fence := FENCE.match(text.lstrip(" \t\n*:：")):
-        return after_mark(fence.group(1).strip())
-    if (bold := BOLD.match(text.lstrip(" \t\n:：_,"))) and states_value(bold.group(1)):
-        return after_mark(bold.group(1))
-    text = _stripped(text)
-    if connected := _CONNECTED.match(text):
-        text, prose_counts = text[connected.end() :].lstrip(_OPENING), False
-    if (segment := SEGMENT.match(text)) and is_formula(segment):
-        end = _SENTENCE_END.search(text)
-        joined = _JOINED.match(text, segment.end(), end.start() if end else len(text))
-        if not joined:
-            return content(segment)
-        return re.sub(r"(?<!\\)\$|\\[()]", "", text[: end.start()] if end else text).strip(" *_`\"'")
-    return _in_sentence(text, prose_counts)
-
-
-def _stripped(text: str) -> str:
-    text = text.lstrip(_OPENING)
-    while adverb := _ADVERB.match(text):
-        text = text[adverb.end() :].lstrip(_OPENING)
-    return text
-
-
-def _in_sentence(text: str, prose_counts: bool) -> str | None:
-    end = _SENTENCE_END.search(text)
-    written, rest = (text[: end.start()], text[end.end() :]) if end else (text, "")
-    sentence = re.sub(r"(?<!\w)\*\*|\*\*(?!\w)", "", written).strip(" *_`\"'")
-    if choice := _CHOICE.match(text):
-        return choice.group(1) or choice.group(2)
-    if len(sentence) > 300 or _NO_ANSWER.fullmatch(sentence):
-        return None
-    words = word_count(sentence)
-    if not prose_counts and (words > 2 or _is_calculation(sentence)) and not closes(rest):
-        return None
-    if bold := next(bold_values(written), None):
-        return bold
-    leading = _LEADING_NUMBER.match(sentence)
-    if leading and (leading.group(2) is None or is_unit(leading.group(2))):
-        return leading.group(1)
-    if subject := _SUBJECT.match(sentence):
-        return subject.group(1)
-    if " is " in sentence:
-        return after_mark(sentence.rsplit(" is ", 1)[1])
-    if words > 2 or _FOREIGN.search(sentence):
-        return result(sentence, announced=True) or sentence
-    return sentence
-
-
-def _is_calculation(sentence: str) -> bool:
-    return re.search(r"\d\D*=\D*\d", sentence) is not None
 
 
 def closes(text: str) -> bool:
@@ -193,7 +119,7 @@ def result(sentence: str, *, announced: bool = False) -> str | None:
     if formulas:
         return _last_formula(sentence, formulas[-1])
     words = [word for word in _WORDS.findall(sentence) if word not in _NAMES]
-    if not words and not _FOREIGN.search(sentence):
+    if not words and not FOREIGN.search(sentence):
         bare = sentence.strip(" =.")
         return bare if re.search(r"\d", bare) and not re.search(r"[<>≤≥≠]", bare) and _is_read(bare) else None
     return _after_equals(sentence) or _only_number(sentence, announced) or _after_is(sentence)
@@ -201,18 +127,27 @@ def result(sentence: str, *, announced: bool = False) -> str | None:
 
 def _plain(sentence: str) -> str:
     """A sentence in ASCII where it is written in Latin letters, without bold signs and brackets around it."""
-    text = unicodedata.normalize("NFD", sentence.translate({0x2019: "'", 0x2018: "'", 0x201C: '"', 0x201D: '"'}))
-    text = "".join(c for c in text if not unicodedata.combining(c))
+    text = without_accents(sentence.translate({0x2019: "'", 0x2018: "'", 0x201C: '"', 0x201D: '"'}))
     text = re.sub(r"(?<!\w)\*\*|\*\*(?!\w)|`", "", text).strip(" \t*_\"'✅").rstrip(".!。")
     text = re.sub(r"\s\((?:[^()]*[a-zA-Z=][^()]*)\)$", "", text)
     brackets = re.fullmatch(r"(.*?)\[([^\[\],]+)\]", text)
     return "".join(brackets.groups()) if brackets else text
 
 
+def without_accents(text: str) -> str:
+    """Latin letters with accents as plain letters."""
+    return "".join(c for c in unicodedata.normalize("NFD", text) if not unicodedata.combining(c))
+
+
 def _last_formula(sentence: str, formula: re.Match[str]) -> str | None:
     lead, rest = SEGMENT.sub(" ", sentence[: formula.start()]), sentence[formula.end() :]
     stated = content(formula).rstrip(".,")
-    if re.search(r"\d", rest) or _ONLY_NAME.fullmatch(stated) or not _claims(lead, rest):
+    if (
+        re.search(r"\d", rest)
+        or _LISTED.search(sentence[: formula.start()])
+        or _ONLY_NAME.fullmatch(stated)
+        or not _claims(lead, rest)
+    ):
         return None
     return stated.lstrip("= ")
 
@@ -222,7 +157,9 @@ def _after_equals(sentence: str) -> str | None:
     number = _NUMBER.match(after := sentence.rpartition("=")[2].strip()) if "=" in sentence else None
     if number is None or re.search(r"\d", after[number.end() :]):
         return None
-    if _FOREIGN.search(after):
+    if UNCERTAIN.search(sentence) or re.search(r"\bnot\b|n't\b", sentence):
+        return None
+    if FOREIGN.search(after):
         return number.group(1)
     return _with_words(after)
 
@@ -232,9 +169,9 @@ def _only_number(sentence: str, announced: bool) -> str | None:
     if len(numbers) != 1:
         return None
     lead, rest = sentence[: numbers[0].start()], sentence[numbers[0].end() :]
-    if re.search(r"\d", lead + rest):
+    if re.search(r"\d", lead + rest) or _NOT_COUNTED.match(rest) or _YEAR.search(f"{lead}{numbers[0].group()}"):
         return None
-    if _FOREIGN.search(sentence):
+    if FOREIGN.search(sentence):
         return numbers[0].group(1) if announced else None
     return _with_words(sentence[numbers[0].start() :]) if _claims(lead, rest) else None
 
@@ -242,7 +179,9 @@ def _only_number(sentence: str, announced: bool) -> str | None:
 def _after_is(sentence: str) -> str | None:
     """12 of "The total for 3 boxes is 12"; None for "Ann is 3 and Tom is 4"."""
     verbs = list(_IS.finditer(sentence))
-    if len(verbs) != 1 or _FOREIGN.search(sentence):
+    if len(verbs) != 1 or FOREIGN.search(sentence) or not re.search(r"\d", lead := sentence[: verbs[0].start()]):
+        return None
+    if UNCERTAIN.search(lead):
         return None
     return _only_number(sentence[verbs[0].start() :], announced=False)
 
@@ -261,8 +200,9 @@ def _is_read(text: str) -> bool:
 
 def _claims(lead: str, rest: str) -> bool:
     """Whether the words around a value neither negate nor change it."""
-    if re.search(r"[-+*/×÷^]\s*$", lead):
+    if re.search(r"[-+*/×÷^]\s*$", lead) or UNCERTAIN.search(lead) or _REFERENCE.search(lead):
         return False
+    rest = re.sub(rf"^\s?{_UNIT}", "", rest)
     lead, rest = (_HARMLESS.sub("", re.sub(r"[^a-zA-Z\s.,;:'<>]", " ", part)) for part in (lead, rest))
     return prose.stated(f"{lead}7 {rest}") == 7
 

@@ -42,8 +42,8 @@ _CONNECTED = re.compile(
 )
 _JOINED = re.compile(r"\s*(?:,|and|or)\s*(?:\$|\\\()")
 _NO_ANSWER = re.compile(
-    r"(?:(?:in)?correct|right|wrong|helpful|useful|(?:not )?clear|reasonable|here|above|it|this|that|null|none|n/a|\?+"
-    r"|(?:\\begin\{\w+\*?\}|your|my|the|final|insert|answer|here|only|number|goes|\W)*)\W*"
+    r"(?:(?:in)?correct|right|wrong|helpful|useful|(?:not )?clear|reasonable|exact|here|above|it|this|that|null|none"
+    r"|n/a|\?+|(?:\\begin\{\w+\*?\}|your|my|the|final|insert|answer|here|only|number|goes|\W)*)\W*"
     r"|(?:the (?:number|sum|total|product|difference|amount|value|ratio|same|one|result|answer|solution|cost)"
     r"|what|how|whether|that|to|in (?:the|a|this)|an? (?:\w+ )?(?:number|integer|fraction|decimal|percentage|list)"
     r"|(?:found|obtained|calculated|determined|derived|computed|reached) (?:by|from|in|as|using|through)"

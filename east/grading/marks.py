@@ -18,7 +18,7 @@ _LAST_HASH = re.compile(r"####[ \t]*([^\s\"][^\n\"]{0,199})\s*$")
 _HEADED = re.compile(r"(?:the )?(?:final )?answer(?: is)?\b\s*:?", re.IGNORECASE)
 _SECTION = re.compile(r"(?:step|part|conclusion|solution|summary|explanation|verification|check|note|final answer)\b",
                       re.IGNORECASE)  # fmt: skip
-_SPECIAL = re.compile(r"(?:\s*<\|[^|>]{0,60}\|>|\s*</?[a-z_]{1,30}>)+\s*$")
+_SPECIAL = re.compile(r"(?:<\|[^|>]{0,60}\|>|</?[a-z_]{1,30}>)$")
 _TAG = re.compile(r"<(/?)(?:(?:final[_ ]?)?answer|solution)\s?>", re.IGNORECASE)
 _PLACEHOLDER = re.compile(r"[^\w∞∅]*|(?:your|the|final|my|answer|here|value|number|<|>|_|\W)*", re.IGNORECASE)
 _OPTION = re.compile(r"\(?[A-J][).:]\s")
@@ -116,7 +116,10 @@ def _behind(text: str, prose_counts: bool) -> str | None:
 
 def without_special(tail: str) -> str:
     """A text without special tokens and tags at its end."""
-    return _SPECIAL.sub("", tail)
+    tail = tail.rstrip()
+    while tail.endswith(">") and (special := _SPECIAL.search(tail, max(0, len(tail) - 64))):
+        tail = tail[: special.start()].rstrip()
+    return tail
 
 
 def _finished(tail: str) -> str:

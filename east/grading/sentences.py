@@ -11,6 +11,8 @@ from east.grading.mathematics import prose
 from east.grading.mathematics.lexer import FUNCTIONS, WRITTEN
 from east.grading.mathematics.reading import read
 
+MAX_SENTENCE = 1_000  # characters; a longer one states nothing
+
 SEGMENT = re.compile(
     r"(?<!\\)\$\$(.{1,1000}?)\$\$|(?<!\\)\$((?:[^$\n\\]|\\[^\n]){1,500})\$(?!\d)"
     r"|\\\((.{1,1000}?)\\\)|\\\[(.{1,1000}?)\\\]",
@@ -18,7 +20,7 @@ SEGMENT = re.compile(
 )
 BOLD = re.compile(r"(?<![\w*])\*\*(?=[^\s*])([^*\n]{1,200})\*\*(?![\d*])")
 CLOSING = re.compile(  # a sentence after the answer that says nothing of it
-    r"[\W_]*(?:$|(?:so |and )?(?:i |we )?hope\b|let me know|feel free|is there anything|please\b|thank|great\b"
+    r"[\W_]*+(?:$|(?:so |and )?(?:i |we )?hope\b|let me know|feel free|is there anything|please\b|thank|great\b"
     r"|good luck|if you (?:have|need|want|would)|would you like|do you|happy to|done\b|q\.?e\.?d\b"
     r"|[\w' ]{0,60}\banswer(?: above)? is (?:indeed )?(?:correct|right|final|helpful)\b)",
     re.IGNORECASE,
@@ -52,9 +54,11 @@ _IS = re.compile(
     r"\b(?:is|are|was|were|be|equals|total of)\s+"
     r"(?:(?:only|just|exactly|now|then|therefore|thus|also|equal to|approximately|about)\s+)*(?=[-−+$€£.\d])"
 )
+_IS_BEFORE = re.compile(r"\b(?:is|are|was|were|be|equals|equal to)\s+$")
 UNCERTAIN = re.compile(
     r"\b(?:whether|may(?:be)?|perhaps|might|could|should|seems?|guess|doubt|suppose|wonder|try|trying|if|unless"
-    r"|close|near|contradict\w*|impossible)\b",
+    r"|close|near|contradict\w*|impossible|wrong|false|incorrect"
+    r"|cannot|never|not(?= be\b))\b|n't\b",
     re.IGNORECASE,
 )
 _REFERENCE = re.compile(  # what a number is the name of, or what is done with it
@@ -108,6 +112,8 @@ def result(sentence: str, *, announced: bool = False) -> str | None:
 
     announced: a sentence in another language counts although its words are unknown.
     """
+    if len(sentence) > MAX_SENTENCE:
+        return None
     sentence = _plain(sentence)
     while lead := _LEAD.match(sentence):
         sentence = sentence[lead.end() :]
@@ -118,6 +124,7 @@ def result(sentence: str, *, announced: bool = False) -> str | None:
         return None
     if formulas:
         return _last_formula(sentence, formulas[-1])
+    sentence = re.sub(r"\\text\{([^{}]*)\}", r"\1", sentence)
     words = [word for word in _WORDS.findall(sentence) if word not in _NAMES]
     if not words and not FOREIGN.search(sentence):
         bare = sentence.strip(" =.")
@@ -141,6 +148,8 @@ def without_accents(text: str) -> str:
 
 def _last_formula(sentence: str, formula: re.Match[str]) -> str | None:
     lead, rest = SEGMENT.sub(" ", sentence[: formula.start()]), sentence[formula.end() :]
+    if not UNCERTAIN.search(lead) and (verb := _IS_BEFORE.search(lead)):
+        lead = verb.group()
     stated = content(formula).rstrip(".,")
     if (
         re.search(r"\d", rest)
@@ -179,9 +188,7 @@ def _only_number(sentence: str, announced: bool) -> str | None:
 def _after_is(sentence: str) -> str | None:
     """12 of "The total for 3 boxes is 12"; None for "Ann is 3 and Tom is 4"."""
     verbs = list(_IS.finditer(sentence))
-    if len(verbs) != 1 or FOREIGN.search(sentence) or not re.search(r"\d", lead := sentence[: verbs[0].start()]):
-        return None
-    if UNCERTAIN.search(lead):
+    if len(verbs) != 1 or FOREIGN.search(sentence) or UNCERTAIN.search(sentence[: verbs[0].start()]):
         return None
     return _only_number(sentence[verbs[0].start() :], announced=False)
 
@@ -202,7 +209,7 @@ def _claims(lead: str, rest: str) -> bool:
     """Whether the words around a value neither negate nor change it."""
     if re.search(r"[-+*/×÷^]\s*$", lead) or UNCERTAIN.search(lead) or _REFERENCE.search(lead):
         return False
-    rest = re.sub(rf"^\s?{_UNIT}", "", rest)
+    rest = re.sub(rf"^\s*(?:{_UNIT}|[ap]\.?m\b\.?)", "", rest)
     lead, rest = (_HARMLESS.sub("", re.sub(r"[^a-zA-Z\s.,;:'<>]", " ", part)) for part in (lead, rest))
     return prose.stated(f"{lead}7 {rest}") == 7
 

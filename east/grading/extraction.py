@@ -34,11 +34,6 @@ MAX_ANSWER = MAX_CHARACTERS  # a longer answer is cut and its hash appended: dis
 MAX_BOXES = 12  # boxes read, from the end of the text
 REACH = MAX_ANSWER + 100  # characters before a box that are searched for the box before it
 MAX_BOX = 50_000  # characters after the start of a box that are searched for its closing brace
-TURNS = (  # what begins the next turn, or ends this one
-    "<|im_end|>", "<|im_start|>user", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<|user|>", "<end_of_turn>",
-    "</s>", "[INST]", "\nQuestion:", "\nQ:", "\nProblem:", "\nHuman:", "\nUser:", "\n### Instruction",
-)  # fmt: skip
-THOUGHT_ENDS = ("</think>", "</thinking>", "</thought>", "</reasoning>", "<|end_of_thought|>", "[/THINK]")
 TAIL = 4_000  # characters at the end of a response that are searched for an answer outside a box
 
 
@@ -56,6 +51,9 @@ _BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*")
 _BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
 _OPEN_END = re.compile(r"\n|\$|\\\)|\\\]|<\|")
 _BETWEEN_BOXES = re.compile(r"(?:\\[()\[\],;!:. ]|\\q?quad|\\text|\\left|\\right|[${}(),;&\s*]|and|[a-zA-Z]\s*=)*\.?")
+_TURN = re.compile(r"\n(?:(?:Question|Q|Problem|Human|User):|### Instruction)")  # the next turn begins
+_END_TOKEN = re.compile(r"<\|(?:im_end|endoftext|eot_id|end_of_text|user|im_start\|>user)|<end_of_turn>|</s>|\[INST\]")
+_THOUGHT = re.compile(r"</(?:think|thinking|thought|reasoning)>|<\|end_of_thought\|>|\[/THINK\]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _FINAL = re.compile(r"final answer is:?\s*\$([^$\n]{1,300})\$", re.IGNORECASE)
 
@@ -111,8 +109,12 @@ def _found(tail: str, extraction: Extraction, truncated: bool) -> Iterator[tuple
 def _own_part(text: str) -> tuple[int, int]:
     """Where the response's own answer is: behind its thoughts, and before the next turn that a base model invents."""
     first = len(text) - len(text.lstrip()) + 1
-    end = min((place for turn in TURNS if (place := text.find(turn, first)) >= 0), default=len(text))
-    return max((place + len(mark) for mark in THOUGHT_ENDS if (place := text.rfind(mark, 0, end)) >= 0), default=0), end
+    end = turn.start() if (turn := _TURN.search(text, first)) else len(text)
+    if "<" not in text and "INST]" not in text:
+        return 0, end
+    if token := _END_TOKEN.search(text, first, end):
+        end = token.start()
+    return max((thought.end() for thought in _THOUGHT.finditer(text, 0, end)), default=0), end
 
 
 def _squashed(answer: str) -> str:

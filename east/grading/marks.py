@@ -20,7 +20,7 @@ _SECTION = re.compile(r"(?:step|part|conclusion|solution|summary|explanation|ver
                       re.IGNORECASE)  # fmt: skip
 _SPECIAL = re.compile(r"(?:<\|[^|>]{0,60}\|>|</?[a-z_]{1,30}>)$")
 _TAG = re.compile(r"<(/?)(?:(?:final[_ ]?)?answer|solution)\s?>", re.IGNORECASE)
-_PLACEHOLDER = re.compile(r"[^\w∞∅]*|(?:your|the|final|my|answer|here|value|number|<|>|_|\W)*", re.IGNORECASE)
+_PLACEHOLDER = re.compile(r"[^\w∞∅]*|(?:your|the|final|my|answer|here|value|number|[\W_])*", re.IGNORECASE)
 _OPTION = re.compile(r"\(?[A-J][).:]\s")
 _HEADING = re.compile(
     r"^[ \t]{0,3}(?:#{1,6}[ \t]*)?(?:\*\*|__)?[✅ ]{0,2}(?:the )?((?:final )?answer)"
@@ -41,12 +41,14 @@ _ANNOUNCED = re.compile(
 _SUPPOSED = re.compile(
     r"\b(?:if|suppose|assum\w+|whether|unless)\s+(?:the|your|our|my)?\s*(?:final |correct )?\Z", re.I
 )
-_SAID = re.compile(
-    r"(\$[^$\n]{1,200}\$|[^\s$]{1,60})\s+is (?:the|our|my) (?:final |correct |only )?(?:answer|solution)\b"
-    r"|\b([A-J])\)? is correct\b",
-    re.IGNORECASE,
-)
-_SAID_VALUE = re.compile(r".*\d.*|\$.*\$|\(?[A-J]\)?")
+_SAID = re.compile(r"(?<=\s)is (?:(?:the|our|my) (?:final |correct |only )?(?:answer|solution)|(correct))\b")
+_BEFORE = re.compile(r"(\$[^$\n]{1,200}\$|[^\s$]{1,60})\s+\Z")
+_VALUE = re.compile(r".*\d.*|\$.*\$|\(?[A-J]\)?")
+_LETTER = re.compile(r"\(?[A-J]\)?")
+_WORDS = (  # one of these is in every announcement; to search for them is fast
+    "nswer", "NSWER", "is the", "is our", "is my", "orrect", "A:", "épon", "espu", "espo", "ispo", "ntwor", "твет",
+    "جابة", "उत्तर", "awaban", "áp án", "答", "정답", "답",
+)  # fmt: skip
 
 
 def hashes(tail: str, truncated: bool) -> Iterator[str]:
@@ -97,16 +99,28 @@ def headings(tail: str, truncated: bool) -> Iterator[str]:
 def announcements(tail: str, truncated: bool) -> Iterator[str]:
     """What "the answer is", "Answer:" and "42 is the answer" announce."""
     tail = _finished(tail) if truncated else without_special(tail)
+    if not any(word in tail for word in _WORDS):
+        return
     found = [(mark.start(), mark) for mark in (*_ANNOUNCED.finditer(tail), *_SAID.finditer(tail))]
-    for place, mark in sorted(found, key=lambda pair: pair[0], reverse=True)[:MAX_MARKS]:
-        if mark.re is _SAID:
-            if _SAID_VALUE.fullmatch(said := mark.group(1) or mark.group(2)):
-                yield said.strip("$*` ")
-        elif not _SUPPOSED.search(tail, max(0, place - 40), place):
-            label = mark.group("label") or mark.group("line")
-            counts = not label or tail[max(0, place - 8) : place].lower().endswith("final ")
-            if answer := _behind(tail[mark.end() :], prose_counts=counts):
-                yield answer
+    for _, mark in sorted(found, key=lambda pair: pair[0], reverse=True)[:MAX_MARKS]:
+        answer = _said(tail, mark) if mark.re is _SAID else _announced(tail, mark)
+        if answer:
+            yield answer
+
+
+def _said(tail: str, mark: re.Match[str]) -> str | None:
+    """42 of "42 is the answer", B of "(B) is correct"."""
+    said = _BEFORE.search(tail, max(0, mark.start() - 210), mark.start())
+    text = said.group(1).strip("*`") if said else ""
+    return text.strip("$") if (_LETTER if mark.group(1) else _VALUE).fullmatch(text) else None
+
+
+def _announced(tail: str, mark: re.Match[str]) -> str | None:
+    before = tail[max(0, mark.start() - 40) : mark.start()]
+    if _SUPPOSED.search(before):
+        return None
+    label = mark.group("label") or mark.group("line")
+    return _behind(tail[mark.end() :], prose_counts=not label or before.lower().endswith("final "))
 
 
 def _behind(text: str, prose_counts: bool) -> str | None:

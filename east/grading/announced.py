@@ -30,7 +30,7 @@ _LEADING_NUMBER = re.compile(
 )
 _FIRST_ITEM = re.compile(r"1[.)]\s+\S")
 _SUBJECT = re.compile(rf"({NUMERAL})\s+(?:is|are)\s")  # 4 is the number of apples
-_CHOICE = re.compile(r"(?:(\([A-J]\)|[A-J]\)|[A-J](?=[.:]\s))(?=[.:]?\s)|([A-J])(?=,\s+[a-z]{2}|\s+[-–—]\s|$))")
+_CHOICE = re.compile(r"(?:(\([A-J]\)|[A-J]\)|[A-J](?=[.:]\s))(?=[.:]?\s)|([A-J])(?=,\s+[a-z]{2}|\s+[-–—]\s|\s+\(|$))")
 _ADVERB = re.compile(
     r"(?:therefore|thus|hence|then|so|simply|just|indeed|for sure|definitely|clearly|obviously|certainly|surely"
     r"|equal to|option|choice|letter)\b(?! of)[\s:,*]*",
@@ -40,6 +40,7 @@ _CONNECTED = re.compile(
     r"(?:as follows|the following|(?:given |shown |found |calculated )?(?:as )?below|given(?: by)?)\b[\s:,*]*",
     re.IGNORECASE,
 )
+_SPOKEN = re.compile(r"(?:let|we|i|you|there|first|step|it)\b", re.IGNORECASE)  # no value begins with these
 _JOINED = re.compile(r"\s*(?:,|and|or)\s*(?:\$|\\\()")
 _NO_ANSWER = re.compile(
     r"(?:(?:in)?correct|right|wrong|helpful|useful|(?:not )?clear|reasonable|exact|here|above|it|this|that|null|none"
@@ -47,7 +48,7 @@ _NO_ANSWER = re.compile(
     r"|(?:the (?:number|sum|total|product|difference|amount|value|ratio|same|one|result|answer|solution|cost)"
     r"|what|how|whether|that|to|in (?:the|a|this)|an? (?:\w+ )?(?:number|integer|fraction|decimal|percentage|list)"
     r"|(?:found|obtained|calculated|determined|derived|computed|reached) (?:by|from|in|as|using|through)"
-    r"|given|rounded|expressed|written|left|simplified|reported|correct|wrong|(?:let|we|i|you|there|first|step)\b)"
+    r"|given|rounded|expressed|written|left|simplified|reported|correct|wrong)"
     r"(?:'s)?(?:\s(?!.*=)(?!.*\b(?:is|are|was)\s+\S{0,3}\d).*)?",
     re.IGNORECASE | re.DOTALL,
 )
@@ -93,6 +94,8 @@ def _in_sentence(text: str, prose_counts: bool) -> str | None:
     if len(sentence) > 300 or _NO_ANSWER.fullmatch(sentence):
         return None
     words = word_count(sentence)
+    if words > 2 and _SPOKEN.match(sentence):
+        return result(sentence, announced=True) if prose_counts or closes(rest) else None
     if not prose_counts and (words > 2 or _is_calculation(sentence)) and not closes(rest):
         return None
     if bold := next(bold_values(written), None):

@@ -28,7 +28,7 @@ _HEADING = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _ANNOUNCED = re.compile(
-    r"(?:(?:\banswers?|\bcorrect (?:option|choice))(?:\*\*)?(?:\s+to\s[^.\n]{0,80}?)?"
+    r"(?:(?:\banswers?|\bcorrect (?:option|choice))(?:\*\*)?(?:,\s\w{1,12},)?(?:\s+to\s[^.\n]{0,80}?)?"
     r"(?:\s+(?:is|are|was|equals|(?:would|should|must|will) be|comes (?:out )?to|turns out to be)"
     r"(?:\b|(?=n['’]t))|\s+(?=(?:can|could|would)(?:not|n['’]t|\snot))"
     r"|(?P<label>\s*[:：=])|(?=\s*(?:\\[(\[]|\$)))"
@@ -41,12 +41,12 @@ _ANNOUNCED = re.compile(
 _SUPPOSED = re.compile(
     r"\b(?:if|suppose|assum\w+|whether|unless)\s+(?:the|your|our|my)?\s*(?:final |correct )?\Z", re.I
 )
-_SAID = re.compile(r"(?<=\s)is (?:(?:the|our|my) (?:final |correct |only )?(?:answer|solution)|(correct))\b")
+_SAID = re.compile(r"(?<=\s)(?:is|as) (?:(?:the|our|my) (?:final |correct |only )?(?:answer|solution)|(correct))\b")
 _BEFORE = re.compile(r"(\$[^$\n]{1,200}\$|[^\s$]{1,60})\s+\Z")
 _VALUE = re.compile(r".*\d.*|\$.*\$|\(?[A-J]\)?")
 _LETTER = re.compile(r"\(?[A-J]\)?")
 _WORDS = (  # one of these is in every announcement; to search for them is fast
-    "nswer", "NSWER", "is the", "is our", "is my", "orrect", "A:", "épon", "espu", "espo", "ispo", "ntwor", "твет",
+    "nswer", "NSWER", "s the", "s our", "s my", "orrect", "A:", "épon", "espu", "espo", "ispo", "ntwor", "твет",
     "جابة", "उत्तर", "awaban", "áp án", "答", "정답", "답",
 )  # fmt: skip
 

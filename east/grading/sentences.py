@@ -12,6 +12,7 @@ from east.grading.mathematics.lexer import FUNCTIONS, WRITTEN
 from east.grading.mathematics.reading import read
 
 MAX_SENTENCE = 1_000  # characters; a longer one states nothing
+MAX_BOLD = 12  # bold parts read, from the end of a sentence
 
 SEGMENT = re.compile(
     r"(?<!\\)\$\$(.{1,1000}?)\$\$|(?<!\\)\$((?:[^$\n\\]|\\[^\n]){1,500})\$(?!\d)"
@@ -26,12 +27,15 @@ CLOSING = re.compile(  # a sentence after the answer that says nothing of it
     re.IGNORECASE,
 )
 _SPLIT = re.compile(
-    r"(?<=[.!?])(?<!\bvs\.)(?<!\bNo\.)(?<!approx\.)(?<!i\.e\.)(?<!e\.g\.)"
+    r"(?<=[.!?])(?<!\b[A-J]\.)(?<!\bvs\.)(?<!\bNo\.)(?<!approx\.)(?<!i\.e\.)(?<!e\.g\.)"
     r"[*_\"')\]]{0,3}\s+(?=[^\sa-z])|(?<=[。！？])|\s(?=(?:So|Thus|Hence|Therefore)\b)"
 )
 _WORDS = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}")
 NUMERAL = r"[-−+]?(?:\\?[$€£¥₹] ?)?(?:\d+(?:,\d+)*(?:\.\d+)?|\.\d+)(?:/\d+|[ ]\d+/\d+|:\d\d\b)?(?:[ ]?\\?%)?"
-_UNIT = r"(?:[cmk]?m|k?g|m?[lL]|ft|in|mph|hr?s?|lbs?|oz)[²³]?(?![a-zA-Z0-9_^])"
+_UNIT = (
+    r"(?:[cmk]?m|k?g|m?[lL]|ft|in|mph|hr?s?|lbs?|oz)(?:[²³]|\^\{?[23]\}?)?(?:/(?:hr?|min|s|[cmk]?m|[lL])[²³]?)?"
+    r"(?![a-zA-Z0-9_^])"
+)
 _NUMBER = re.compile(
     rf"(?<!\w\()(?<![a-zA-Z0-9_.,/^<>≤≥≠*×÷+)\]}}\\–-])({NUMERAL})"
     rf"(?={_UNIT}|(?![a-zA-Z0-9_/^*–]|[-.,]\d|-\w))"
@@ -41,9 +45,9 @@ _LEAD = re.compile(
     r"|in the end)\b,?\s+|(?:since|because|as)\b[^,]{1,80},\s+|(?:[-•*+>]|\d{1,2}[.)])\s+)",
     re.IGNORECASE,
 )
-_NO_RESULT = re.compile(  # headings, assumptions and plans
-    r"#|\||[{}]|(?:step|part|question|problem|case|example|figure|equation|exercise|page|chapter|note|recall|remember|let"
-    r"|suppose|assume|assuming|consider|given|if|when|where|while|for|unless|except|use|using|return|print|try|check|repeat"
+_NO_RESULT = re.compile(  # headings, options, assumptions and plans
+    r"#|\||[{}]|\(?(?-i:[A-J])[.:)]\s|(?:step|part|question|problem|case|example|figure|equation|exercise|page|chapter|note|recall|remember|let"
+    r"|suppose|assume|assuming|consider|given|if|when|where|while|for|unless|except|use|using|return|print|try|check|repeat|take|go|hint|tip|think|put|look"
     r"|continue"
     r"|(?:(?:we|you|i)\s+)?(?:(?:can|need|must|should|will|have|want|could|would)\s+)?(?:to\s+)?"
     r"(?:find|comput|calculat|determin|solv|simplif|divid|multipl|add|subtract|substitut|verif|check|round|convert|set)"
@@ -64,6 +68,7 @@ UNCERTAIN = re.compile(
 _REFERENCE = re.compile(  # what a number is the name of, or what is done with it
     r"\b(?:(?i:see|step|equation|eq\.|theorem|lemma|chapter|section|problem|figure|page|case|example|line|row|rule|option"
     r"|part|question|method)|[A-Z]{2,}"
+    r"|(?i:sum|product|digits?|half|roots?|multiples?|factors?|divisors?)\b[^.,]*\bof"
     r"|(?i:divid|multipl|subtract|add|substitut|round|simplif)\w*(?:\s+\S+){0,4}?)\s+[($#]?$"
 )
 _NOT_COUNTED = re.compile(r"\s+(?:is|are|was|has|works?|divides|steps?|methods?|cases?|equations?|examples?)\b")
@@ -93,7 +98,7 @@ def closes(text: str) -> bool:
 
 def bold_values(sentence: str) -> Iterator[str]:
     """The bold numbers and formulas of a sentence that it does not negate, the last one first."""
-    for bold in reversed(list(BOLD.finditer(sentence))):
+    for bold in reversed(list(BOLD.finditer(sentence))[-MAX_BOLD:]):
         claimed = states_value(bold.group(1)) and _claims(sentence[: bold.start()], "")
         if claimed and (value := result(bold.group(1).strip(), announced=True)):
             yield value

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from east.grading.extraction import MAX_ANSWER, extract, gold_answer
+from east.grading.mathematics.reading import read
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -28,7 +29,7 @@ DATA = Path(__file__).parents[2] / "shared" / "data"
     ],
 )
 def test_the_last_box_that_is_not_empty_is_the_answer(text: str, answer: str) -> None:
-    assert extract(text) == (answer, "boxed")
+    assert extract(text)[:2] == (answer, "boxed")
 
 
 def test_boxes_joined_by_connectives_are_one_list_or_the_last_of_them() -> None:
@@ -53,12 +54,12 @@ def test_boxes_joined_by_connectives_are_one_list_or_the_last_of_them() -> None:
     ],
 )
 def test_gsm8k_marker(text: str, answer: str) -> None:
-    assert extract(text) == (answer, "hash")
+    assert extract(text)[:2] == (answer, "hash")
 
 
 def test_a_markdown_heading_is_no_gsm8k_marker() -> None:
-    assert extract("#### Step 1: add\nThe answer is 5.") == ("5", "the answer is")
-    assert extract("#### 1. Add the numbers\nThe answer is 5.") == ("5", "the answer is")
+    assert extract("#### Step 1: add\nThe answer is 5.")[:2] == ("5", "the answer is")
+    assert extract("#### 1. Add the numbers\nThe answer is 5.")[:2] == ("5", "the answer is")
 
 
 @pytest.mark.parametrize(
@@ -86,38 +87,35 @@ def test_a_markdown_heading_is_no_gsm8k_marker() -> None:
     ],
 )
 def test_an_announced_answer(text: str, answer: str) -> None:
-    assert extract(text) == (answer, "the answer is")
-    assert extract(text, extraction="boxed") == (None, "none")
+    assert extract(text)[:2] == (answer, "the answer is")
+    assert extract(text, extraction="boxed")[:2] == (None, "none")
 
 
 @pytest.mark.parametrize(
     ("text", "answer"),
     [
-        ("She makes 18 dollars a day.", "18"),
         ("the number is not 10 but 1,000.99€", "1,000.99"),
-        ("so x = -5", "-5"),
         ("we compute 10-4", "4"),
-        ("The probability is $\\frac{3}{4}$.", "\\frac{3}{4}"),
         ("It is $5 and then $6 more", "$6"),
         (r"so it is \frac{1}{2}.", r"\frac{1}{2}"),
         ("so it is x^2.", "x^2"),
     ],
 )
 def test_the_last_number_is_used_only_where_the_settings_say_so(text: str, answer: str) -> None:
-    assert extract(text, extraction="last number") == (answer, "last number")
-    assert extract(text) == (None, "none")
+    assert extract(text, extraction="last number")[:2] == (answer, "last number")
+    assert extract(text)[:2] == (None, "none")
 
 
 def test_an_unfinished_answer_of_a_truncated_response_is_not_used() -> None:
     """A response cut in the middle of 123 ends with \\boxed{12: neither this box nor the last number is its answer."""
     cut = r"we add 5 and get \boxed{12"
-    assert extract(cut, extraction="last number", truncated=True) == (None, "none")
+    assert extract(cut, extraction="last number", truncated=True)[:2] == (None, "none")
     assert extract(cut).text == "12"
     assert extract(r"\boxed{7}. Again: \boxed{12", truncated=True).text == "7"
 
 
 def test_an_empty_box_means_no_answer() -> None:
-    assert extract(r"we have 3 and 4: \boxed{}", extraction="last number") == (None, "none")
+    assert extract(r"we have 3 and 4: \boxed{}", extraction="last number")[:2] == (None, "none")
 
 
 def test_gold_answers() -> None:
@@ -139,6 +137,195 @@ def test_gold_answers_of_the_real_sets(name: str, solution: str, final: str) -> 
     with gzip.open(DATA / f"{name}.jsonl.gz", "rt", encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
     assert [gold_answer(row[solution]) or "" for row in rows] == [row[final].strip() for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "source"),
+    [
+        ("<answer>18</answer>", "18", "tag"),
+        ("<answer>18", "18", "tag"),
+        ("<answer>She makes 9 * 2 = 18 dollars.</answer>", "18 dollars", "tag"),
+        ("<answer>your answer here</answer> <answer>18</answer>", "18", "tag"),
+        (r"<answer>\boxed{18}</answer>", "18", "boxed"),
+        ('{"reasoning": "9 * 2", "answer": "18"}', "18", "json"),
+        ('```json\n{"Final_Answer": 18.5,\n}\n```\nDone.', "18.5", "json"),
+        ("{'result': 'x = 3'}", "x = 3", "json"),
+        ('{"answer": 7, "steps": [{"result": 3}]}', "7", "json"),
+        ('{"answer": [1, "2"]}', "1, 2", "json"),
+        ('{"reasoning": "a\nb", "answer": "18"', "18", "json"),
+        (r'{"answer": "\frac{1}{2}"}', r"\frac{1}{2}", "json"),
+        (r'{"answer": "\\frac{1}{2}"}', r"\frac{1}{2}", "json"),
+        (r'{"answer": "\u00bd"}', "½", "json"),
+        ("### Final Answer\n\n18", "18", "heading"),
+        ("**Answer**\n**18**", "18", "heading"),
+        ("## Answer:\n\n$$\n18\n$$", "18", "heading"),
+        ("Final answer\n```\n18\n```", "18", "heading"),
+        ("Answer: 18\n\nExplanation: 9 * 2", "18", "the answer is"),
+        ("A: 18", "18", "the answer is"),
+        ("Final Answer: She has **18** apples.", "18", "the answer is"),
+        ("The answer is 18 (since 9*2=18).", "18", "the answer is"),
+        ("The answer: D, it can't be A", "D", "the answer is"),
+        ("So 18 is the final answer.", "18", "the answer is"),
+        ("答案是 C。", "C", "the answer is"),
+        ("Réponse : 220 $", "220 $", "the answer is"),
+        ("She has **12 apples**.", "12 apples", "bold"),
+        ("64 + 67 = **131**", "131", "bold"),
+        ("هو **92**.", "92", "bold"),
+        ("So, James runs 1080 meters a week.", "1080 meters a week", "last sentence"),
+        ("The total for 3 boxes is $12.", "$12", "last sentence"),
+        ("First compute 6*7.\n42", "42", "last sentence"),
+        ("x = 3", "x = 3", "last sentence"),
+        ("Hence\n\\[\nx = 5 \\cdot 3\n\\]", "x = 5 \\cdot 3", "last sentence"),
+        ("So he pays $12. I hope this helps!", "$12", "last sentence"),
+    ],
+)
+def test_the_formats_that_models_write(text: str, answer: str, source: str) -> None:
+    assert extract(text) == (answer, source, False)
+    found = (answer, source) if source == "boxed" else (None, "none")
+    assert extract(text, extraction="boxed")[:2] == found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The answer is as follows:",
+        "Final Answer: ```",
+        "The answer is correct.",
+        "Answer: }",
+        "## Answer\n\nStep 1: add 4 and 5.",
+        "A: There are 15 trees. Some are cut.",
+        "A: 12\nB: 15",
+        "<answer></answer>",
+        '{"reasoning": "3 * 4 = 12", "answer": null}',
+        '{"reasoning": "3 * 4 = 12", "answer": ""}',
+        "It is between 9 and 10.",
+        "x < 5",
+        "Is it 5?",
+        "Step 3",
+        "He does not have 5 apples.",
+        "There are at least 5 apples.",
+        "Tom has 5 apples and Ann has 7 apples.",
+        "Let x = 5.",
+        "Now divide both sides by 3.",
+        "This follows from Theorem 2.",
+        "- Apples: 3\n- Pears: 4",
+        "print(12)\n```",
+        "The total is not **12**.",
+        "**Step 3:** add",
+    ],
+)
+def test_no_answer_is_read(text: str) -> None:
+    assert extract(text) == (None, "none", False)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("Answer: 12. I hope the answer is correct.", "12"),
+        ("Answer: 12\n\nThe answer is found by adding.", "12"),
+        ("<answer>12</answer> I use <answer>...</answer> tags.", "12"),
+        ("The answer is as follows:\n\n12", "12"),
+        ("**Answer**\n12\n\n**Answer**\n", "12"),
+    ],
+)
+def test_a_mark_without_an_answer_leaves_the_one_before(text: str, answer: str) -> None:
+    assert extract(text).text == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "source"),
+    [
+        ("#### 12", None, "none"),
+        ("#### 12\nNow", "12", "hash"),
+        ("<answer>12", None, "none"),
+        ("<answer>12</answer> and", "12", "tag"),
+        ('{"answer": "12', None, "none"),
+        ('{"answer": 12', None, "none"),
+        ('{"answer": "12", "reas', "12", "json"),
+        ("The answer is 12", None, "none"),
+        ("The answer is 12.", None, "none"),
+        ("The answer is 12. Let", "12", "the answer is"),
+        ("### Answer\n12", None, "none"),
+        ("### Answer\n12\n", "12", "heading"),
+        ("She has **12 apples**.", None, "none"),
+        ("She has 12 apples.", None, "none"),
+        ("The answer is 12\n\nQuestion: What is", "12", "the answer is"),
+    ],
+)
+def test_the_end_of_a_cut_response(text: str, answer: str | None, source: str) -> None:
+    """12 may be the beginning of 123 or of 12.5 where the text ends."""
+    assert extract(text, extraction="last number", truncated=True)[:2] == (answer, source)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "conflict"),
+    [
+        (r"\boxed{9} was wrong, so \boxed{8}.", "8", True),
+        (r"\boxed{8}, checked: \boxed{ 8 }.", "8", False),
+        (r"$\boxed{8}$ and $\boxed{9}$", "8, 9", False),
+        ("<answer>9</answer><answer>8</answer>", "8", True),
+        ("The answer is $8$. So the answer is **8**.", "8", False),
+        ("The answer is 9. No, the answer is 8.", "8", True),
+        ('{"answer": "9"} {"answer": "8"}', "8", True),
+        ("#### 9\n#### 8", "8", True),
+        ("The answer is 9.\n#### 8", "8", False),
+    ],
+)
+def test_marks_of_one_source_that_disagree(text: str, answer: str, conflict: bool) -> None:
+    found = extract(text)
+    assert (found.text, found.conflict) == (answer, conflict)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The answer is 8.\n\nQuestion: What is 3 * 4?\nAnswer: 12",
+        "A: 8\n\nQ: What is 3 * 4?\nA: 12",
+        "She has **8**.<|im_end|>\n<|im_start|>user\nThe answer is 12.",
+        r"\boxed{8}" "\nHuman: and 3 * 4? \\boxed{12}",
+        r"<think>\boxed{12}? No.</think> The total is **8**.",
+        "Question: What is 4 + 4?\nAnswer: 8",
+    ],
+)
+def test_thoughts_and_invented_turns_are_not_the_answer(text: str) -> None:
+    assert extract(text).text == "8"
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"the data folder {DATA} is not here")
+def test_real_responses_without_their_boxes_have_the_answers_of_the_boxes() -> None:
+    """Of 800 real responses, the box around the answer removed, nine in ten are read, and one in a hundred wrongly."""
+    with gzip.open(DATA / "qwen25math_cot_100x8.jsonl.gz", "rt", encoding="utf-8") as lines:
+        texts = [text for line in lines for text in json.loads(line)["code"]]
+    boxed = [extract(text) for text in texts]
+    assert {answer.source for answer in boxed} == {"boxed"}
+    pairs = [
+        (answer.text or "", extract(text.replace(f"\\boxed{{{answer.text}}}", answer.text or "")).text)
+        for text, answer in zip(texts, boxed, strict=True)
+        if text.count("boxed") == 1
+    ]
+    read_ = [(box, text) for box, text in pairs if text is not None]
+    wrong = [(box, text) for box, text in read_ if read(box).tree != read(text).tree]
+    assert len(pairs) > 700 and len(read_) > 0.9 * len(pairs)
+    assert len(wrong) < 0.01 * len(pairs), wrong
+
+
+@pytest.mark.parametrize("length", [3_900, 100_000])
+@pytest.mark.parametrize("before", ["", "The answer is ", "### Answer\n", "<answer>", '{"answer": "', "**"])
+def test_hostile_texts_are_read_in_50_ms(before: str, length: int) -> None:
+    pieces = (
+        " ", "\t", "\n", "\r", "*", "{", "<", "`", "'", "$", "\\", "#", "a ", "5 ", "a", "1,", "= ", "<answer>", "####",
+        '"answer":', "Answer:", "**1** ", "is the answer ", "### Answer\n", "\\[", "```\n", "if ", "because ", "答",
+    )  # fmt: skip
+    for piece in pieces:
+        for behind in ("", "5", "x.", " 12 apples.\n"):
+            text = before + piece * (length // len(piece)) + behind
+            assert min(seconds(text) for _ in range(3)) < 0.05, (piece, behind)
+
+
+def seconds(text: str) -> float:
+    start = time.process_time()
+    extract(text, extraction="last number")
+    return time.process_time() - start
 
 
 @pytest.mark.parametrize(

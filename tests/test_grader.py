@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from east.grading import GradedQuestion, Grading, QuestionToGrade, Summary, grade, with_string_match
+from east.grading.extraction import SOURCES
 from tests.test_canonical import HOSTILE
 
 
@@ -215,7 +216,7 @@ def test_summary_counts_everything_once() -> None:
     report = summary.report()
     assert (report["questions"], report["responses"], report["correct"]) == (2, 6, 3)
     assert report["accuracy"] == 0.5 and report["missing"] == 1 and report["truncated"] == 1
-    assert report["sources"] == {"boxed": 5, "hash": 0, "the answer is": 0, "last number": 0, "none": 1}
+    assert report["sources"] == {source: 0 for source in SOURCES} | {"boxed": 5, "none": 1}
     assert report["timeouts"] == report["empty_gold"] == report["excluded"] == 0
     h = [-(0.5 * math.log(0.5) + 2 * 0.25 * math.log(0.25)), math.log(2)]
     assert report["mean_entropy"] == pytest.approx(sum(h) / 2)

@@ -21,12 +21,11 @@ from east.grading.value_cache import ValueCache
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 OWN_CASES = Path(__file__).parent / "grading_cases.jsonl"
-SETTINGS = Grading(extraction="last number")
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the data folder {DATA} is not here")
 
 
 def outcomes(cases: Path, tmp_path: Path) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    run_cases(cases, tmp_path / "out.jsonl", SETTINGS)
+    run_cases(cases, tmp_path / "out.jsonl", Grading())
     labelled = [json.loads(line) for line in cases.read_text(encoding="utf-8").splitlines()]
     verdicts = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [case["id"] for case in labelled] == [row["id"] for row in verdicts]
@@ -79,7 +78,7 @@ def test_a_broken_case_is_named(line: str, message: str, tmp_path: Path) -> None
     cases = tmp_path / "cases.jsonl"
     cases.write_text('{"id": 0, "gold": "3", "prediction": "3", "form": "answer"}\n' + line + "\n")
     with pytest.raises(ValueError, match=message):
-        run_cases(cases, tmp_path / "out.jsonl", SETTINGS)
+        run_cases(cases, tmp_path / "out.jsonl", Grading())
 
 
 def test_cases_under_other_conventions_are_counted_by_confidence(

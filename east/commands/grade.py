@@ -64,10 +64,10 @@ def grade_folder(source: Artifact, target: Artifact, grading: Grading) -> Manife
 def grade_cases(cases: str | Path, out: str | Path, overrides: list[str]) -> None:
     """Grade a file of cases, write the verdicts to `out`, and print a table of right and wrong verdicts.
 
-    overrides: `grading.key=value` settings. A response without a marked answer is graded by its last number, unless
-    `grading.extraction` is given. Raises ValueError for another setting, and as `grading.run_cases` does.
+    overrides: `grading.key=value` settings; the others have the defaults of a run. Raises ValueError for another
+    setting, and as `grading.run_cases` does.
     """
-    values: dict[str, Any] = {"grading": {"extraction": "last number"}}
+    values: dict[str, Any] = {"grading": {}}
     for override in overrides:
         if not override.startswith("grading."):
             raise ValueError(f"found {override!r}, expected grading.key=value: --cases takes no other settings")

@@ -133,6 +133,7 @@ def _grade_question(
         "reasons": dict(sorted(Counter(reason for _, reason in verdicts if reason).items())),
         "timeouts": sum(is_lost(answer.text, values) for answer in answers),
         "out_of_bounds": sum(is_out_of_bounds(answer.text, values) for answer in answers),
+        "conflicting_marks": sum(answer.conflict for answer in answers),
         "merged": _merged(verdict_of),
     }
 

@@ -14,8 +14,11 @@ class Grading(BaseModel):
 
     Which part of a response is its answer:
 
-    - `extraction`: "boxed" accepts only `\boxed{}` and `####`; "marked" also accepts a sentence such as "the answer is
-      5"; "last number" falls back to the last number, unless the response was cut at the token limit.
+    - `extraction`: "boxed" accepts only `\boxed{}` and `####`. "marked" also accepts, in this order,
+      `<answer>5</answer>`, `{"answer": 5}`, a heading such as `### Final Answer`, a sentence such as "the answer is 5",
+      and, unless the response was cut at the token limit, a bold number or formula in the last sentence, and a last
+      sentence that states one ("She has 5 apples."). "last number" also falls back to the last number of a response
+      that was not cut.
     - `boxes`: "joined" reads boxes with only commas, "and" or "y =" between them as one list; "last" takes the last.
     - `missing`: responses without an answer form one wrong "cluster", or each forms its "own" cluster, or they are
       "excluded": left out of the clusters and of every share, but counted.

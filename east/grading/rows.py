@@ -46,5 +46,6 @@ class GradedQuestion(TypedDict):
     reasons: dict[str, int]  # why right responses are right, counted
     timeouts: int  # responses whose value took too much time or memory; compared as text
     out_of_bounds: int  # responses too long, too deep or too large to be read or computed; compared as text
+    conflicting_marks: int  # responses with two marks of one source that disagree; the last one counts
     merged: int  # keys that turned out to be equal once symbolic values and conventions were applied
     string_match: NotRequired[list[bool]]  # per response, by `with_string_match`: is it the gold answer's string?

@@ -32,7 +32,7 @@ class Summary:
     def __init__(self, settings: Grading) -> None:
         self.settings = settings
         self.questions = self.responses = self.correct = self.truncated = 0
-        self.timeouts = self.out_of_bounds = self.merged = self.empty_gold = self.excluded = 0
+        self.timeouts = self.out_of_bounds = self.merged = self.empty_gold = self.excluded = self.conflicting_marks = 0
         self.accuracy = self.entropy = 0.0
         self.sources: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
@@ -46,6 +46,7 @@ class Summary:
         self.truncated += sum(graded["truncated"])
         self.timeouts += graded["timeouts"]
         self.out_of_bounds += graded["out_of_bounds"]
+        self.conflicting_marks += graded["conflicting_marks"]
         self.merged += graded["merged"]
         self.empty_gold += not graded["gold"].strip()
         self.excluded += graded["cluster"].count(-1)
@@ -92,6 +93,7 @@ class Summary:
             "truncated": self.truncated,
             "timeouts": self.timeouts,
             "out_of_bounds": self.out_of_bounds,
+            "conflicting_marks": self.conflicting_marks,
             "merged": self.merged,
             "empty_gold": self.empty_gold,
             "reasons": dict(self.reasons.most_common()),

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from east.grading.mathematics import prose
 from east.grading.mathematics.lexer import FUNCTIONS, WRITTEN
+from east.grading.mathematics.qualifiers import NEGATIVE, qualifiers
 from east.grading.mathematics.reading import read
 
 MAX_SENTENCE = 1_000  # characters; a longer one states nothing
@@ -203,6 +204,8 @@ def _with_words(text: str) -> str | None:
     number = _NUMBER.match(text)
     end = _AFTER_NUMBER.search(text, number.end() if number else 0)
     phrase = (text[: end.start()] if end else text).strip(" .")
+    if number and NEGATIVE in qualifiers(phrase):  # "she earned 40 less" states 40; the answer "40 less" is -40
+        phrase = number.group(1)
     return phrase if _is_read(phrase) else None
 
 
@@ -216,7 +219,7 @@ def _claims(lead: str, rest: str) -> bool:
         return False
     rest = re.sub(rf"^\s*(?:{_UNIT}|[ap]\.?m\b\.?)", "", rest)
     lead, rest = (_HARMLESS.sub("", re.sub(r"[^a-zA-Z\s.,;:'<>]", " ", part)) for part in (lead, rest))
-    return prose.stated(f"{lead}7 {rest}") == 7
+    return prose.stated(f"{lead}7 {rest}")[0] == 7
 
 
 def is_formula(segment: re.Match[str]) -> bool:

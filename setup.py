@@ -23,10 +23,10 @@ setup(
         "jinja2==3.1.6",
         "math-verify==0.9.0",
         "matplotlib==3.11.2",
-        "mpmath==1.3.0",
         "numpy==2.4.6",
         "protobuf>=5.29.6",  # what transformers reads sentencepiece models with
         "pydantic==2.14.3",
+        "python-flint==0.9.0",
         "pyyaml==6.0.3",
         "safetensors==0.8.0",
         "scipy==1.17.1",
@@ -39,6 +39,7 @@ setup(
         "vllm": ["vllm==0.32.0"],  # on GPUs; `make test` installs its CPU build
         "test": [
             "hypothesis==6.170.15",
+            "mpmath==1.3.0",
             "mypy==2.4.1",
             "pytest==9.2.0",
             "pytest-timeout==2.4.0",

@@ -26,6 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from east.grading import Grading, QuestionToGrade, Summary, grade
+from east.grading.grader import requests_of
+from east.grading.value_cache import ValueCache
 
 POOLS = ("zeroeval_gsm8k_test_pooled_answers.jsonl.gz", "zeroeval_math_l5_pooled_answers.jsonl.gz")
 RESPONSES = "qwen25math_cot_100x8.jsonl.gz"
@@ -72,6 +74,25 @@ def naive(data: Path, sample: int) -> tuple[float, float]:
     return seconds / len(pairs), equal / len(pairs)
 
 
+def irrational(count: int, workers: int) -> float:
+    """Values per second of distinct answers that are not rational: surds, logarithms, functions, inequalities."""
+    forms = (
+        r"%d\sqrt{%d}+\frac{%d\pi}{%d}", r"\frac{%d+\sqrt[3]{%d}}{%d+\sqrt{%d}}", r"\sqrt{%d+%d\sqrt{%d}}+%d",
+        r"\arctan\frac{%d}{%d}+\ln(%d+\sqrt{%d})", r"\frac{x^2+%dx+\sqrt{%d}}{y-%d}+%d", r"e^{%dx+%d}\sin(%d x)+%d",
+        "y=%dx^3+%dx^2+%dx+%d", "%dx^2+%dy^2<%dx+%d",
+    )  # fmt: skip
+    numbers = random.Random(0)
+    answers = {forms[n % len(forms)] % tuple(numbers.randint(2, 999) for _ in range(4)) for n in range(count)}
+    requests = [requests_of(answer) for answer in answers]
+    values = ValueCache(workers=workers)
+    values.start()
+    start = time.perf_counter()
+    values.compute(requests)
+    seconds = time.perf_counter() - start
+    values.close()
+    return len(answers) / seconds
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
@@ -102,6 +123,7 @@ def main() -> None:
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"graded: {seconds:.1f} s in all, {net:.1f} s without building the responses")
     print(f"rate: {total / net:,.0f} responses/s")
+    print(f"distinct irrational answers: {irrational(5_000, arguments.workers):,.0f}/s")
     print(f"written: {size / 1e6:,.0f} MB; peak memory of this process {memory:,.0f} MB")
     report = {key: value for key, value in summary.report().items() if key != "math_verify"}
     print(json.dumps(report))

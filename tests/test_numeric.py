@@ -1,5 +1,6 @@
 """Values of expressions at fixed points, and the child processes that compute them."""
 
+import operator
 import os
 import pickle
 import signal
@@ -9,16 +10,20 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import mpmath
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from east.grading import workers
 from east.grading.mathematics.canonical import Key, answer_key
-from east.grading.mathematics.numeric import Request, evaluate
+from east.grading.mathematics.numeric import Request, _coordinate, evaluate
 from east.grading.mathematics.reading import read
+from east.grading.mathematics.tree import Tree
 from east.grading.value_cache import ValueCache
 from east.grading.workers import Workers
 
@@ -108,6 +113,73 @@ def test_polynomials_are_equal_exactly_when_their_coefficients_are(one: list[int
         return coefficients
 
     assert (evaluated(one) == evaluated(other)) == (trimmed(one) == trimmed(other))
+
+
+leaves = st.one_of(
+    st.integers(1, 9).map(lambda n: ("num", Fraction(n))),
+    st.sampled_from([("const", "pi"), ("const", "e"), ("sym", "x"), ("sym", "y")]),
+)
+trees = st.recursive(
+    leaves,
+    lambda inner: st.one_of(
+        st.tuples(st.sampled_from(["add", "mul", "div"]), inner, inner),
+        st.tuples(st.just("pow"), inner, st.sampled_from([("num", Fraction(2)), ("num", Fraction(1, 2))])),
+        st.tuples(st.just("fn"), st.sampled_from(["sin", "cos", "exp", "arctan", "sinh", "arcsinh", "sech"]), inner),
+    ),
+    max_leaves=6,
+)
+
+
+def by_mpmath(tree: Tree, at: dict[str, Fraction]) -> Any:
+    """The value of a tree, by another library."""
+    head, parts = tree[0], tree[2 if tree[0] == "fn" else 1 :]
+    if head == "num":
+        return mpmath.mpf(tree[1].numerator) / tree[1].denominator
+    if head == "const":
+        return +mpmath.pi if tree[1] == "pi" else mpmath.exp(1)
+    if head == "sym":
+        return mpmath.mpf(at[tree[1]].numerator) / at[tree[1]].denominator
+    values = [by_mpmath(part, at) for part in parts]
+    if head == "pow" and mpmath.re(values[0]) < 0 and parts[1] == ("num", Fraction(1, 2)):
+        raise ValueError("even root of a negative value")
+    if head in ("add", "mul", "div", "pow"):
+        return {"add": operator.add, "mul": operator.mul, "div": operator.truediv, "pow": operator.pow}[head](*values)
+    return {"arctan": mpmath.atan, "arcsinh": mpmath.asinh}.get(tree[1], getattr(mpmath, tree[1], None))(values[0])
+
+
+@given(trees, st.integers(0, 3))
+def test_values_are_those_of_another_library(tree: Tree, point: int) -> None:
+    at = {name: _coordinate(name, point) for name in "xy"}
+    key = evaluate(("value", ("add", tree, ("mul", ("num", Fraction(0)), ("sym", "x"), ("sym", "y")))))
+    if key is None or key[0] != "function" or key[1][point] is None:
+        return
+    with mpmath.workdps(120):
+        try:
+            expected = by_mpmath(tree, at)
+        except ValueError:
+            return
+        assert abs(mpmath.mpf(key[1][point][0]) - expected) <= abs(expected) * mpmath.mpf(10) ** -38
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        (r"\sech 1", "0.6480542736638853995749773532261503231084"),
+        (r"\operatorname{arsinh} 2", "1.443635475178810342493276740273105269405"),
+        (r"\operatorname{arccosh} 3", "1.762747174039086050465218649959584618056"),
+        (r"\coth 1", "1.313035285499331303636161246930847832912"),
+    ],
+)
+def test_hyperbolic_functions(expression: str, value: str, values: ValueCache) -> None:
+    """Expected digits: cosh, sinh and logarithms in 60-digit arithmetic (mpmath)."""
+    assert full_key(expression, values)[1] == value
+
+
+@pytest.mark.parametrize(
+    "expression", [r"2^{1/2^{1000}}", r"\cosh(3^{-900})", r"1+\pi\cdot 10^{-300}", r"\sqrt[10^{90}]{2}"]
+)
+def test_a_value_that_is_too_close_to_a_number_is_no_number(expression: str, values: ValueCache) -> None:
+    assert full_key(expression, values)[0] in ("expression", "constant")
 
 
 def test_hostile_calls_do_not_change_other_calls() -> None:

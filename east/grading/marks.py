@@ -45,10 +45,11 @@ _SAID = re.compile(r"(?<=\s)(?:is|as) (?:(?:the|our|my) (?:final |correct |only 
 _BEFORE = re.compile(r"(\$[^$\n]{1,200}\$|[^\s$]{1,60})\s+\Z")
 _VALUE = re.compile(r".*\d.*|\$.*\$|\(?[A-J]\)?")
 _LETTER = re.compile(r"\(?[A-J]\)?")
-_WORDS = (  # one of these is in every announcement; to search for them is fast
-    "nswer", "NSWER", "s the", "s our", "s my", "orrect", "A:", "épon", "espu", "espo", "ispo", "ntwor", "твет",
-    "جابة", "उत्तर", "awaban", "áp án", "答", "정답", "답",
+_ANNOUNCING = (  # one of these is in every announcement; to search for them is fast
+    "nswer", "NSWER", "orrect o", "orrect c", "A:", "épon", "espu", "espo", "ispo", "ntwor", "твет", "جابة", "उत्तर",
+    "awaban", "áp án", "答", "정답", "답",
 )  # fmt: skip
+_SAYING = ("nswer", "olution", "orrect")
 
 
 def hashes(tail: str, truncated: bool) -> Iterator[str]:
@@ -99,9 +100,10 @@ def headings(tail: str, truncated: bool) -> Iterator[str]:
 def announcements(tail: str, truncated: bool) -> Iterator[str]:
     """What "the answer is", "Answer:" and "42 is the answer" announce."""
     tail = _finished(tail) if truncated else without_special(tail)
-    if not any(word in tail for word in _WORDS):
-        return
-    found = [(mark.start(), mark) for mark in (*_ANNOUNCED.finditer(tail), *_SAID.finditer(tail))]
+    found: list[tuple[int, re.Match[str]]] = []
+    for words, pattern in ((_ANNOUNCING, _ANNOUNCED), (_SAYING, _SAID)):
+        if any(word in tail for word in words):
+            found += [(mark.start(), mark) for mark in pattern.finditer(tail)]
     for _, mark in sorted(found, key=lambda pair: pair[0], reverse=True)[:MAX_MARKS]:
         answer = _said(tail, mark) if mark.re is _SAID else _announced(tail, mark)
         if answer:

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from east.grading.extraction import Boxes, Extraction
 
-VERSION = 1  # part of every graded folder's manifest; increase it when a verdict, a cluster or a reason changes
+VERSION = 2  # part of every graded folder's manifest; increase it when a verdict, a cluster or a reason changes
 
 
 class Grading(BaseModel):
@@ -85,7 +85,7 @@ class Grading(BaseModel):
     unevaluated: Literal["equal", "different"] = Field("equal", description="does 2^8 match the gold answer 256?")
     rounded_digits: int = Field(10, ge=0, description="digits from which a decimal may be rounded; 0 never")
     workers: int = Field(2, ge=1, description="child processes for symbolic values")
-    timeout_s: float = Field(1.0, gt=0, description="seconds for the values of one answer")
+    timeout_s: float = Field(1.0, gt=0, description="seconds of processor time for the values of one answer")
     memory_mb: int = Field(1024, ge=64, description="address space of a child process, and of Math-Verify's")
     math_verify_sample: int = Field(200, ge=0, description="answers shown to Math-Verify for the report; 0 for none")
     disagreements: int = Field(50, ge=0, description="disagreements with Math-Verify that the report lists")

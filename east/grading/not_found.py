@@ -80,11 +80,20 @@ def notice(counts: NotFound, extraction: Extraction) -> str | None:
     `no answer found in 49 of 60 responses that ended. They end as: "So, James runs N meters a week." (12). Try
     grading.extraction="last number", or ask for \boxed{} in task.system_prompt or task.prompt`
     """
-    if counts["missing"] <= SHARE * counts["ended"]:
+    if not is_common(counts):
         return None
     endings = ", ".join(f'"{group["text"]}" ({group["count"]:,})' for group in counts["endings"])
+    found = f"no answer found in {counts['missing']:,} of {counts['ended']:,} responses that ended"
+    return f"{found}. They end as: {endings}. {advice(extraction)}"
+
+
+def is_common(counts: NotFound) -> bool:
+    """Whether more than SHARE of the ended responses have no answer."""
+    return counts["missing"] > SHARE * counts["ended"]
+
+
+def advice(extraction: Extraction) -> str:
+    """What to try where answers are not found."""
     ask = r"sk for \boxed{} in task.system_prompt or task.prompt"
     wider = WIDER.get(extraction)
-    advice = f'Try grading.extraction="{wider}", or a{ask}' if wider else f"A{ask}"
-    found = f"no answer found in {counts['missing']:,} of {counts['ended']:,} responses that ended"
-    return f"{found}. They end as: {endings}. {advice}"
+    return f'Try grading.extraction="{wider}", or a{ask}' if wider else f"A{ask}"

@@ -1,0 +1,43 @@
+"""Tells a user soon after sampling has started that answers are not found."""
+
+from collections.abc import Iterable, Iterator
+
+import tqdm
+
+from east.grading import Grading
+from east.grading.extraction import extract
+from east.grading.not_found import Endings, notice
+from east.sampling.engine_interface import Drawn
+
+ENOUGH = 100  # responses that ended
+
+
+class FirstAnswers:
+    """Looks for answers in the first ENOUGH responses that end, and prints at most one line, while drawing goes on."""
+
+    def __init__(self, grading: Grading) -> None:
+        self.extraction = grading.extraction
+        self.endings = Endings()
+
+    def watch(self, drawn: Iterable[Drawn]) -> Iterator[Drawn]:
+        """Pass finished requests on. The line is printed after the request that completes the first ENOUGH."""
+        for request in drawn:
+            yield request
+            if self.endings.ended < ENOUGH:
+                self._count(request)
+                if self.endings.ended == ENOUGH:
+                    self._print()
+
+    def end(self) -> None:
+        """Everything is drawn: print the line if fewer than ENOUGH responses ended."""
+        if self.endings.ended < ENOUGH:
+            self._print()
+
+    def _count(self, request: Drawn) -> None:
+        for text, reason in zip(request.text, request.finish_reason, strict=True):
+            if reason != "length" and self.endings.ended < ENOUGH:
+                self.endings.add(text, found=extract(text, extraction=self.extraction).text is not None)
+
+    def _print(self) -> None:
+        if line := notice(self.endings.report(), self.extraction):
+            tqdm.tqdm.write(line)  # above the progress bar

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from east.grading import Grading, QuestionToGrade, Summary, grade
-from east.grading.not_found import MOST, Endings, ending, notice, printable
+from east.grading.extraction import Extraction
+from east.grading.not_found import MOST, Endings, ending, not_found_notice, printable
 from east.grading.seeded_sample import SeededSample
 from east.report import answers
 from east.report.document import Table, markdown_table
@@ -20,28 +21,28 @@ from tests.stages import folder_of
 
 NOWHERE = "We cannot say."  # no extraction finds an answer in it
 LINE = (
-    'no answer found in {} of {} responses that ended. They end as: "We cannot say." ({}). Try '
+    'no answer found in {} of {} responses that ended. They end like "We cannot say." ({}). Try '
     r'grading.extraction="last number", or ask for \boxed{{}} in task.system_prompt or task.prompt'
 )
 
 
-def endings(texts: list[str]) -> Endings:
-    counts = Endings()
+def endings(texts: list[str], extraction: Extraction = "marked") -> Endings:
+    counts = Endings(extraction)
     for text in texts:
         counts.add(text, found=False)
     return counts
 
 
-def test_endings_that_differ_in_their_numbers_are_one() -> None:
-    """Two of James's lines differ in a number, three of Kim's do not; "Why?" is last of four and is left out."""
-    james = ["He runs.\nSo, James runs 1,080.5 meters a week.", "So, James runs 540 meters a week.\n\n"]
-    kim = ["Kim has 3 apples"] * 3
-    assert endings([*james, *kim, "Who?", "Why?"]).report() == {
+def test_endings_with_the_same_first_word_are_one() -> None:
+    """Three begin with "So,", two with a number; "Why?" is last of four and is left out."""
+    james = ["He runs.\nSo, James runs 1,080.5 meters a week.", "So, Kim has 3.\n\n", "So, we are done"]
+    assert endings(["12 apples", "7.5 pears", "Who?", *james, "Why?"]).report() == {
+        "extraction": "marked",
         "ended": 7,
         "missing": 7,
         "endings": [
-            {"text": "Kim has 3 apples", "count": 3},
-            {"text": "So, James runs N meters a week.", "count": 2},
+            {"text": "So, James runs 1,080.5 meters a week.", "count": 3},
+            {"text": "12 apples", "count": 2},
             {"text": "Who?", "count": 1},
         ],
     }
@@ -64,14 +65,15 @@ def test_different_endings_are_bounded_and_those_that_occur_first_are_counted() 
 
 @pytest.mark.parametrize(("missing", "ended", "told"), [(0, 0, False), (3, 30, False), (4, 30, True), (1, 1, True)])
 def test_more_than_a_tenth_is_told(missing: int, ended: int, told: bool) -> None:
-    line = notice({"ended": ended, "missing": missing, "endings": [{"text": NOWHERE, "count": missing}]}, "marked")
-    assert line == (LINE.format(missing, ended, missing) if told else None)
+    counts = endings([NOWHERE] * missing)
+    for _ in range(ended - missing):
+        counts.add("", found=True)
+    assert not_found_notice(counts.report()) == (LINE.format(missing, ended, missing) if told else None)
 
 
 def test_the_setting_to_try_depends_on_the_one_in_use() -> None:
-    counts = endings([NOWHERE]).report()
-    assert 'Try grading.extraction="marked", or ask for' in str(notice(counts, "boxed"))
-    assert r"(1). Ask for \boxed{} in" in str(notice(counts, "last number"))
+    assert 'Try grading.extraction="marked", or ask for' in str(not_found_notice(endings([NOWHERE], "boxed").report()))
+    assert r"(1). Ask for \boxed{} in" in str(not_found_notice(endings([NOWHERE], "last number").report()))
 
 
 def test_a_seeded_sample_does_not_depend_on_order_and_takes_some_entries_last() -> None:

@@ -47,7 +47,7 @@ class Summary:
         self.accuracy = self.entropy = 0.0
         self.sources: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
-        self.endings = Endings()
+        self.endings = Endings(settings.extraction)
         self.sample = SeededSample[_Sampled](settings.math_verify_sample, settings.seed)
         self.unanswered = SeededSample[_Unanswered](UNANSWERED, settings.seed)
 
@@ -108,7 +108,6 @@ class Summary:
             "sources": {source: self.sources[source] for source in SOURCES},
             "missing": self.sources["none"],
             "no_answer": {
-                "extraction": self.settings.extraction,
                 **self.endings.report(),
                 "responses": self.unanswered.entries(),
             },

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from east.grading.extraction import SOURCES
-from east.grading.not_found import advice, is_common, printable
+from east.grading import SOURCES, not_found_advice, printable
 from east.report.document import Section, Table
 from east.run.artifacts import Artifact
 
@@ -20,16 +19,21 @@ def sections(title: str, graded: Artifact) -> list[Section]:
     text = [f"{responses:,} responses, {found['correct']:,} right, {found['missing']:,} without an answer."]
     if found.get("conflicting_marks"):
         text.append(f"In {found['conflicting_marks']:,} responses marks of one kind disagree; the last one is taken.")
-    if is_common(no_answer):
+    if advice := not_found_advice(no_answer):
         share = f"{no_answer['missing']:,} of {no_answer['ended']:,} responses that ended have no answer"
-        text.append(f"{share}. {advice(no_answer['extraction'])}.")
+        text.append(f"{share}. {advice}.")
     counts = [(source, found["sources"][source]) for source in SOURCES]
     rows = [[source, f"{count:,}", f"{count / max(1, responses):.1%}"] for source, count in counts if count]
     tables = [Table(["answer found in", "responses", "share"], rows)]
     if no_answer["endings"]:
         rows = [[ending["text"], f"{ending['count']:,}"] for ending in no_answer["endings"]]
         tables.append(
-            Table(["last line", "responses"], rows, "The commonest last lines without an answer.", texts=True)
+            Table(
+                ["last line", "responses"],
+                rows,
+                "The commonest last lines without an answer, counted by their first word.",
+                texts=True,
+            )
         )
     if no_answer["responses"]:
         tables.append(_unanswered(no_answer["responses"], found["missing"]))

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from east.grading.not_found import notice
-from east.grading.summary import DIFFERENCES
+from east.grading import DIFFERENCES, not_found_notice
 
 Summary = dict[str, Any]
 
@@ -35,7 +34,7 @@ def _graded(s: Summary) -> Iterator[str]:
     yield from _counts(s["sources"], "answers from: ")
     names = ("missing", "excluded", "truncated", "timeouts", "out_of_bounds", "merged", "empty_gold")
     yield from _counts({name.replace("_", " "): s[name] for name in names})
-    if line := notice(s["no_answer"], s["no_answer"]["extraction"]):
+    if line := not_found_notice(s["no_answer"]):
         yield line
     if disagree := s["math_verify"]["disagree"]:
         kinds = ", ".join(_counts({kind.replace("_", " "): s["math_verify"][kind] for kind in DIFFERENCES}))

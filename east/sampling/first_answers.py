@@ -4,9 +4,7 @@ from collections.abc import Iterable, Iterator
 
 import tqdm
 
-from east.grading import Grading
-from east.grading.extraction import extract
-from east.grading.not_found import Endings, notice
+from east.grading import Endings, Grading, not_found_notice
 from east.sampling.engine_interface import Drawn
 
 ENOUGH = 100  # responses that ended
@@ -16,8 +14,7 @@ class FirstAnswers:
     """Looks for answers in the first ENOUGH responses that end, and prints at most one line, while drawing goes on."""
 
     def __init__(self, grading: Grading) -> None:
-        self.extraction = grading.extraction
-        self.endings = Endings()
+        self.endings = Endings(grading.extraction)
 
     def watch(self, drawn: Iterable[Drawn]) -> Iterator[Drawn]:
         """Pass finished requests on. The line is printed after the request that completes the first ENOUGH."""
@@ -36,8 +33,8 @@ class FirstAnswers:
     def _count(self, request: Drawn) -> None:
         for text, reason in zip(request.text, request.finish_reason, strict=True):
             if reason != "length" and self.endings.ended < ENOUGH:
-                self.endings.add(text, found=extract(text, extraction=self.extraction).text is not None)
+                self.endings.read(text)
 
     def _print(self) -> None:
-        if line := notice(self.endings.report(), self.extraction):
+        if line := not_found_notice(self.endings.report()):
             tqdm.tqdm.write(line)  # above the progress bar

@@ -10,6 +10,7 @@ from pathlib import Path
 from east.run import command_line, pipeline, summaries
 from east.run.config import Config
 from east.sampling import draw, imported, prompts, stopping
+from east.sampling.first_answers import FirstAnswers
 
 EXAMPLE = "python sample.py --config configs/1b_gsm8k_sft.yaml sampling.n=32"
 
@@ -23,7 +24,8 @@ def run(config: Config, _: argparse.Namespace) -> None:
     else:
         rule = sampling.adaptive
         settled = stopping.stopping_rule(rule.tolerance, config.grading) if rule else None
-        manifest = draw.draw(artifact, asked.questions, asked.prompts, asked.model, sampling, settled)
+        answers = FirstAnswers(config.grading)
+        manifest = draw.draw(artifact, asked.questions, asked.prompts, asked.model, sampling, settled, answers)
     summary = {**manifest.summary, "questions_dropped": asked.dropped}
     summaries.show("samples", artifact.folder, summary)
 

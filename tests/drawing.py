@@ -47,11 +47,18 @@ def asked(folder: Path, task: Task = TASK) -> tuple[list[dict[str, Any]], list[t
 
 
 def draw(
-    folder: Path, questions: Any, prompts: Any, model: Path, settings: Sampling, settled: Any = None, **grading: Any
+    folder: Path,
+    questions: Any,
+    prompts: Any,
+    model: Path,
+    settings: Sampling,
+    settled: Any = None,
+    answers: Any = None,
+    **grading: Any,
 ) -> Any:
     """`draw.draw` into a folder."""
     artifact = stages.drawn(folder, settings, Grading(**grading))
-    return draw_module.draw(artifact, questions, prompts, model, settings, settled)
+    return draw_module.draw(artifact, questions, prompts, model, settings, settled, answers)
 
 
 def read(folder: Path, n: int | None = None) -> Any:

@@ -229,7 +229,7 @@ def test_the_disagreement_sample_does_not_depend_on_order_and_is_bounded() -> No
     samples = []
     for order in (questions, questions[::-1]):
         _, summary = summarized(order, math_verify_sample=7)
-        samples.append({(entry["question"], entry["answer"]) for _, _, entry in summary.sample})
+        samples.append({(entry["question"], entry["answer"]) for entry in summary.sample.entries()})
     assert samples[0] == samples[1] and len(samples[0]) == 7
 
 

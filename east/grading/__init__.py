@@ -9,25 +9,35 @@ passes through:
   not rational are computed in child processes (`workers`) and cached (`value_cache`),
 - `matching`: does it match the gold answer, by its key or by a convention of `options.Grading`?
 - `grader`: clusters, entropy, accuracy and rejection of the question (`rows.GradedQuestion`).
+
+`summary` counts what was found and compares a sample with Math-Verify; `not_found` tells a user where answers are not
+found.
 """
 
-from east.grading.extraction import gold_answer
+from east.grading.extraction import SOURCES, gold_answer
 from east.grading.grader import grade
 from east.grading.labelled_cases import run_cases
+from east.grading.not_found import Endings, not_found_advice, not_found_notice, printable
 from east.grading.options import VERSION, Grading
 from east.grading.qwen_string import with_string_match
 from east.grading.rows import Cluster, GradedQuestion, QuestionToGrade
-from east.grading.summary import Summary
+from east.grading.summary import DIFFERENCES, Summary
 
 __all__ = [
+    "DIFFERENCES",
+    "SOURCES",
     "VERSION",
     "Cluster",
+    "Endings",
     "GradedQuestion",
     "Grading",
     "QuestionToGrade",
     "Summary",
     "gold_answer",
     "grade",
+    "not_found_advice",
+    "not_found_notice",
+    "printable",
     "run_cases",
     "with_string_match",
 ]

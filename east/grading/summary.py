@@ -1,18 +1,20 @@
-"""The report on a grading: counts, and answers on which Math-Verify disagrees."""
+"""The report on a grading: counts, responses without an answer, and answers on which Math-Verify disagrees."""
 
-import hashlib
-import heapq
 from collections import Counter
 from typing import Any, TypedDict
 
 from east.grading.extraction import SOURCES
+from east.grading.not_found import Endings
 from east.grading.options import Grading
 from east.grading.rows import GradedQuestion
-from east.grading.workers import Workers
+from east.grading.seeded_sample import SeededSample
+from east.grading.workers import Outcome, Workers
 
 MAX_TEXT = 20_000  # characters at the end of a response that Math-Verify reads
 MAX_TAIL = 300  # of these, characters that the report lists
 MATH_VERIFY_SECONDS = 2.0  # for one response
+DIFFERENCES = ("other_verdict", "only_grader", "only_math_verify")
+UNANSWERED = 20  # responses without an answer that the report lists
 
 
 class _Sampled(TypedDict):
@@ -26,8 +28,17 @@ class _Sampled(TypedDict):
     text: str  # the end of the response
 
 
+class _Unanswered(TypedDict):
+    """A response without an answer."""
+
+    question: str
+    sample: int
+    truncated: bool  # cut at the token limit
+    text: str  # the end of the response
+
+
 class Summary:
-    """Counts over graded questions, and a sample of their answers for Math-Verify."""
+    """Counts over graded questions, a sample of their answers for Math-Verify, and one of responses without answer."""
 
     def __init__(self, settings: Grading) -> None:
         self.settings = settings
@@ -36,7 +47,9 @@ class Summary:
         self.accuracy = self.entropy = 0.0
         self.sources: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
-        self.sample: list[tuple[int, int, _Sampled]] = []  # a heap of (negated hash, number of the response, answer)
+        self.endings = Endings(settings.extraction)
+        self.sample = SeededSample[_Sampled](settings.math_verify_sample, settings.seed)
+        self.unanswered = SeededSample[_Unanswered](UNANSWERED, settings.seed)
 
     def add(self, graded: GradedQuestion, texts: list[str]) -> None:
         """Count a graded question. texts: its responses, in the order of its lists."""
@@ -55,28 +68,34 @@ class Summary:
         self.sources.update(graded["source"])
         self.reasons.update(graded["reasons"])
         if self.settings.math_verify_sample:
-            self._offer(graded, texts)
+            self._offer_answers(graded, texts)
+        self._count_unanswered(graded, texts)
 
-    def _offer(self, graded: GradedQuestion, texts: list[str]) -> None:
-        """Keep the distinct answers with the smallest seeded hashes: a sample that does not depend on their order.
-
-        "No answer" is one of the answers of a question: Math-Verify may find one.
-        """
+    def _offer_answers(self, graded: GradedQuestion, texts: list[str]) -> None:
+        """Offer the distinct answers. "No answer" is one of the answers of a question: Math-Verify may find one."""
         first: dict[str | None, int] = {}
         for index, answer in enumerate(graded["answer"]):
             first.setdefault(answer, index)
         for answer, index in first.items():
-            name = f"{self.settings.seed}/{graded['question']}/{answer}"
-            rank = -int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")
-            full = len(self.sample) >= self.settings.math_verify_sample
-            if full and rank <= self.sample[0][0]:
-                continue
             entry: _Sampled = {
                 "question": graded["question"], "sample": graded["sample"][index], "gold": graded["gold"],
                 "answer": answer, "correct": graded["correct"][index],
                 "text": texts[index][-MAX_TEXT:],
             }  # fmt: skip
-            (heapq.heapreplace if full else heapq.heappush)(self.sample, (rank, self.responses + index, entry))
+            self.sample.offer(f"{graded['question']}/{answer}", entry)
+
+    def _count_unanswered(self, graded: GradedQuestion, texts: list[str]) -> None:
+        """Count the responses that ended, and offer those without an answer; of these, the cut ones are taken last."""
+        for sample, answer, cut, text in zip(
+            graded["sample"], graded["answer"], graded["truncated"], texts, strict=True
+        ):
+            if not cut:
+                self.endings.add(text, found=answer is not None)
+            if answer is None:
+                entry: _Unanswered = {
+                    "question": graded["question"], "sample": sample, "truncated": cut, "text": text[-MAX_TAIL:],
+                }  # fmt: skip
+                self.unanswered.offer(f"{graded['question']}/{sample}", entry, last=cut)
 
     def report(self) -> dict[str, Any]:
         """The counts, and the comparison with Math-Verify, which is run on the sampled answers."""
@@ -89,6 +108,10 @@ class Summary:
             "mean_entropy": self.entropy / self.questions if self.questions else 0.0,
             "sources": {source: self.sources[source] for source in SOURCES},
             "missing": self.sources["none"],
+            "no_answer": {
+                **self.endings.report(),
+                "responses": self.unanswered.entries(),
+            },
             "excluded": self.excluded,
             "truncated": self.truncated,
             "timeouts": self.timeouts,
@@ -101,8 +124,12 @@ class Summary:
         }
 
     def _math_verify(self) -> dict[str, Any]:
-        """Math-Verify's verdicts on the sampled answers: how often, and on which, they differ from the grader's."""
-        compared = [entry for _, _, entry in sorted(self.sample, reverse=True)]
+        """Math-Verify on the sampled answers: how often, and on which, it differs from the grader.
+
+        They differ if only one of them finds an answer (`only_grader`, `only_math_verify`), or if both do and only one
+        takes it to be right (`other_verdict`). Where one says right and the other does not, it is listed first.
+        """
+        compared = self.sample.entries()
         with Workers(
             "east.grading.math_verify_verdict:verdict",
             count=self.settings.workers,
@@ -110,15 +137,30 @@ class Summary:
             memory_mb=self.settings.memory_mb,
         ) as pool:
             outcomes = pool.map([(entry["gold"], entry["text"]) for entry in compared])
-        differing = [
-            {**entry, "text": entry["text"][-MAX_TAIL:], "math_verify": outcome.value}
-            for entry, outcome in zip(compared, outcomes, strict=True)
-            if outcome.value is not None and outcome.value != entry["correct"]
-        ]
+        kinds = Counter[str]()
+        changed, others = list[dict[str, Any]](), list[dict[str, Any]]()
+        for entry, outcome in zip(compared, outcomes, strict=True):
+            kind = _difference(entry, outcome)
+            kinds[kind] += 1
+            if kind in DIFFERENCES:
+                row = {**entry, "text": entry["text"][-MAX_TAIL:], "math_verify": outcome.value}
+                (others if bool(outcome.value) == entry["correct"] else changed).append(row)
         return {
             "compared": len(compared),
-            "failed": sum(outcome.status != "ok" for outcome in outcomes),
-            "found_nothing": sum(outcome.status == "ok" and outcome.value is None for outcome in outcomes),
-            "disagree": len(differing),
-            "disagreements": differing[: self.settings.disagreements],
+            "failed": kinds["failed"],
+            "found_nothing": kinds["neither"] + kinds["only_grader"],
+            "disagree": len(changed) + len(others),
+            **{kind: kinds[kind] for kind in DIFFERENCES},
+            "disagreements": [*changed, *others][: self.settings.disagreements],
         }
+
+
+def _difference(entry: _Sampled, outcome: Outcome) -> str:
+    """How Math-Verify's outcome relates to the grader's: one of DIFFERENCES, "same", "neither" or "failed"."""
+    if outcome.status != "ok":
+        return "failed"
+    if entry["answer"] is None:
+        return "neither" if outcome.value is None else "only_math_verify"
+    if outcome.value is None:
+        return "only_grader"
+    return "same" if outcome.value == entry["correct"] else "other_verdict"

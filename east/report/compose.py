@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from east.evaluation import run_results
-from east.report import explorer, html_page, run_table, study_text, weight_figures, weights_by_question
+from east.report import answers, explorer, html_page, run_table, study_text, weight_figures, weights_by_question
 from east.report.document import Section, markdown, markdown_table
 from east.report.explorer import QuestionSet
 from east.run import files, pipeline
@@ -24,6 +24,7 @@ def report_run(config: Config) -> None:
     sections = [Section("Results", text, [run_table.table(rows)] if rows else [])]
     sets = []
     if has_questions:
+        sections += answers.sections("Answers", pipeline.at("graded", graded))
         main = config.folder_of("weights")
         complete = (path.parent for path in (folder / "weights").glob("*/*/manifest.json"))
         columns = sorted(complete, key=lambda each: (each != main, each))
@@ -42,7 +43,7 @@ def report_study(folder: Path) -> None:
     cells = results.done(study["cells"])
     rows = results.table1(study, folder)
     first = [study_text.summary(study, rows), *([study_text.table1(rows)] if rows else [])]
-    sets, weighed = [], {}
+    sets, graded_sections, weighed = [], [], {}
     weighted = [c for c in cells if c.get("graded") and c.get("weights") and c["round"] == 1]
     groups = results.groups(weighted, "task", "model")
     for (task, model), group in groups.items():
@@ -54,9 +55,11 @@ def report_study(folder: Path) -> None:
         cell = next(iter(seeds.values()))
         samples = folder / str(cell["samples"]) if cell.get("samples") else None
         name, share = f"{task}, {model}, seed {cell['seed']}", explorer.BUDGET // len(groups)
-        sets.append(packed(name, folder / str(cell["graded"]), samples, folders(folder, group, cell), share))
+        graded = folder / str(cell["graded"])
+        graded_sections += answers.sections(f"Answers: {name}", pipeline.at("graded", graded))
+        sets.append(packed(name, graded, samples, folders(folder, group, cell), share))
     weights = weight_figures.sections(weighed, folder / "figures")
-    sections = [*first, *study_text.curves(study["cells"], folder), *weights]
+    sections = [*first, *study_text.curves(study["cells"], folder), *weights, *graded_sections]
     for section in first:
         print("\n".join([*section.text, *map(markdown_table, section.tables)]) + "\n")
     print(f"files: {folder}")

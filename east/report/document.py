@@ -1,16 +1,18 @@
 """A report as data: sections of text, tables and a figure; and its Markdown."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 
 class Table(NamedTuple):
-    """Rows of texts under a header; the note says how to read them."""
+    """Rows of texts under a header; the note says how to read them. texts: the cells have what models wrote."""
 
     header: list[str]
     rows: list[list[str]]
     note: str = ""
+    texts: bool = False
 
 
 class Section(NamedTuple):
@@ -37,6 +39,12 @@ def markdown(title: str, sections: Sequence[Section]) -> str:
 
 def markdown_table(table: Table) -> str:
     """A table in Markdown."""
-    lines = [table.header, *table.rows]
-    head, *rows = ("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines)
-    return "\n".join([head, "|" + "---|" * len(table.header), *rows])
+    rows = [[_code(cell) for cell in row] for row in table.rows] if table.texts else table.rows
+    head, *body = ("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in [table.header, *rows])
+    return "\n".join([head, "|" + "---|" * len(table.header), *body])
+
+
+def _code(text: str) -> str:
+    """A text as Markdown's code, in which nothing is markup: between more backticks than are in it."""
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence} {text} {fence}" if text else ""

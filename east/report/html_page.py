@@ -1,6 +1,6 @@
 """report.html: tables, figures and the explorer in one page that opens without a network.
 
-What models wrote is in the page only as gzipped base64, which no text can break out of; the rest is escaped. The page's
+What models wrote is in the page as gzipped base64, which no text can break out of, or escaped in tables. The page's
 policy lets nothing be fetched and no script run but its own, which is named by its hash.
 """
 

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from east.grading import DIFFERENCES, not_found_notice
+
 Summary = dict[str, Any]
 
 
@@ -32,8 +34,11 @@ def _graded(s: Summary) -> Iterator[str]:
     yield from _counts(s["sources"], "answers from: ")
     names = ("missing", "excluded", "truncated", "timeouts", "out_of_bounds", "merged", "empty_gold")
     yield from _counts({name.replace("_", " "): s[name] for name in names})
-    if s["math_verify"]["disagree"]:
-        yield f"Math-Verify disagrees on {s['math_verify']['disagree']} of {s['math_verify']['compared']}: report.json"
+    if line := not_found_notice(s["no_answer"]):
+        yield line
+    if disagree := s["math_verify"]["disagree"]:
+        kinds = ", ".join(_counts({kind.replace("_", " "): s["math_verify"][kind] for kind in DIFFERENCES}))
+        yield f"Math-Verify differs on {disagree} of {s['math_verify']['compared']} ({kinds}): report.json"
 
 
 def _dataset(s: Summary) -> Iterator[str]:

@@ -23,6 +23,7 @@ from east.run.artifacts import Artifact, Manifest
 from east.run.config import Sampling
 from east.sampling import engines
 from east.sampling.engine_interface import Request, context_limit
+from east.sampling.first_answers import ENOUGH, FirstAnswers
 from east.sampling.journal import Journal
 from east.sampling.samples import AskedQuestion, SampledQuestion
 from east.tasks import Prompt, Question
@@ -37,13 +38,14 @@ def draw(
     model_folder: Path,
     settings: Sampling,
     settled: Settled | None = None,
+    answers: FirstAnswers | None = None,
 ) -> Manifest:
     """Draw `settings.n` responses to every question, continuing where an earlier call stopped.
 
-    prompts: one per question. settled: the stopping rule if `settings.adaptive` is set, else None. Questions whose
-    prompt leaves no room for a response are left out and counted (summary["questions_left_out"]). Raises ValueError
-    when the folder was made from something else, has a broken line, is being written by another process, or cannot be
-    written.
+    prompts: one per question. settled: the stopping rule if `settings.adaptive` is set, else None. answers: watches
+    the first responses, unless an earlier call has drawn enough of them. Questions whose prompt leaves no room for a
+    response are left out and counted (summary["questions_left_out"]). Raises ValueError when the folder was made from
+    something else, has a broken line, is being written by another process, or cannot be written.
     """
     assert (settled is None) == (settings.adaptive is None)
     limit = context_limit(model_folder, settings)
@@ -59,12 +61,17 @@ def draw(
         journal.scan()
         (artifact.folder / artifacts.MANIFEST).unlink(missing_ok=True)
         respond, seconds, before = None, 0.0, journal.counts["tokens"]
+        if journal.counts["responses"] - journal.counts["truncated"] >= ENOUGH:
+            answers = None
         for requests in _passes(asked, journal, settings, settled):
             if respond is None:  # one engine for all passes: later passes have some of the questions of the first one
                 context = min(limit, max(len(r.prompt) for r in requests) + settings.max_tokens)
                 ends = models.end_tokens(model_folder, models.load_tokenizer(model_folder))
                 respond = engines.ENGINES[engine](model_folder, settings, ends, context)
-            seconds += journal.append(file, respond(requests), sum(r.count for r in requests))
+            drawn = answers.watch(respond(requests)) if answers else respond(requests)
+            seconds += journal.append(file, drawn, sum(r.count for r in requests))
+        if answers:
+            answers.end()
         with files.disk_errors(artifact.folder):
             journal.sort()
             summary = {
@@ -78,8 +85,8 @@ def draw(
                 numbers = Counter(journal.done.values())
                 summary["share_saved"] = 1 - journal.counts["responses"] / (len(asked) * settings.n)
                 summary["questions_with_responses"] = {str(n): numbers[n] for n in sorted(numbers)}
-            drawn = journal.counts["tokens"] - before
-            summary["tokens_per_second"] = round(drawn / seconds, 1) if seconds else 0.0
+            tokens = journal.counts["tokens"] - before
+            summary["tokens_per_second"] = round(tokens / seconds, 1) if seconds else 0.0
             return artifact.finish(summary)
 
 

@@ -13,7 +13,7 @@ from east.grading.seeded_sample import SeededSample
 from east.report import answers
 from east.report.document import Table, markdown_table
 from east.run import config, summaries
-from east.sampling import engines
+from east.sampling import engines, first_answers
 from east.sampling.engine_interface import Drawn
 from east.sampling.first_answers import FirstAnswers
 from tests import conftest, drawing, stages
@@ -149,11 +149,15 @@ def fake_engine(monkeypatch: pytest.MonkeyPatch, text: str, asked: list[int] | N
 def test_sample_says_it_once_after_a_hundred_responses(monkeypatch, model_folder, asked, tmp_path, capsys, engine):
     """12 questions with 12 responses each: 100 is reached in the ninth; raised to 20, the run does not say it again."""
     fake_engine(monkeypatch, NOWHERE, counts := [])
-    monkeypatch.setattr("tqdm.tqdm.write", lambda line: print(len(counts), line))
+
+    def printed(line: str, *, flush: bool) -> None:
+        print(len(counts), flush, line)
+
+    monkeypatch.setattr(first_answers, "print", printed, raising=False)
     for n in (12, 20):
         chosen = drawing.settings(n=n, engine=engine)
         drawing.draw(tmp_path, *asked, model_folder, chosen, answers=FirstAnswers(Grading()))
-        assert capsys.readouterr().out == (f"9 {LINE.format(100, 100, 100)}\n" if n == 12 else "")
+        assert capsys.readouterr().out == (f"9 True {LINE.format(100, 100, 100)}\n" if n == 12 else "")
 
 
 def test_sample_says_nothing_where_answers_are_found_and_does_not_count_cut_ones(capsys) -> None:

@@ -37,4 +37,5 @@ class FirstAnswers:
 
     def _print(self) -> None:
         if line := not_found_notice(self.endings.report()):
-            tqdm.tqdm.write(line)  # above the progress bar
+            with tqdm.tqdm.external_write_mode():  # above the progress bar
+                print(line, flush=True)  # at once, also where the output is a file

@@ -32,7 +32,8 @@ _FIRST_ITEM = re.compile(r"1[.)]\s+\S")
 _SUBJECT = re.compile(rf"({NUMERAL})\s+(?:is|are)\s")  # 4 is the number of apples
 _CHOICE = re.compile(r"(?:(\([A-J]\)|[A-J]\)|[A-J](?=[.:]\s))(?=[.:]?\s)|([A-J])(?=,\s+[a-z]{2}|\s+[-–—]\s|\s+\(|$))")
 _ADVERB = re.compile(
-    r"(?:therefore|thus|hence|then|so|simply|just|indeed|for sure|definitely|clearly|obviously|certainly|surely"
+    r"(?:therefore|thus|hence|then|so|simply|just|indeed|actually|really|exactly|now|for sure"
+    r"|definitely|clearly|obviously|certainly|surely"
     r"|equal to|option|choice|letter)\b(?! of)[\s:,*]*",
     re.IGNORECASE,
 )
@@ -45,7 +46,8 @@ _JOINED = re.compile(r"\s*(?:,|and|or)\s*(?:\$|\\\()")
 _NO_ANSWER = re.compile(
     r"(?:(?:in)?correct|right|wrong|helpful|useful|(?:not )?clear|reasonable|exact|here|above|it|this|that|null|none"
     r"|n/a|\?+|(?:\\begin\{\w+\*?\}|your|my|the|final|insert|answer|here|only|number|goes|\W)*)\W*"
-    r"|(?:the (?:number|sum|total|product|difference|amount|value|ratio|same|one|result|answer|solution|cost)"
+    r"|(?:the (?:\w+ ){0,2}(?:number|step|weight|sum|total"
+    r"|product|difference|amount|value|ratio|same|one|result|answer|solution|cost)"
     r"|what|how|whether|that|to|in (?:the|a|this)|an? (?:\w+ )?(?:number|integer|fraction|decimal|percentage|list)"
     r"|(?:found|obtained|calculated|determined|derived|computed|reached) (?:by|from|in|as|using|through)"
     r"|given|rounded|expressed|written|left|simplified|reported|correct|wrong)"

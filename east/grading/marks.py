@@ -90,6 +90,8 @@ def field(text: str) -> str | None:
 
 def headings(tail: str, truncated: bool) -> Iterator[str]:
     """What the line after a line "### Answer" or "**Final Answer:**" states."""
+    if "nswer" not in tail and "NSWER" not in tail:  # true of many responses, and fast
+        return
     tail = _finished(tail) if truncated else without_special(tail)
     for heading in reversed(list(_HEADING.finditer(tail))[-MAX_MARKS:]):
         below = re.sub(r"^[-•>]\s+", "", tail[heading.end() :])

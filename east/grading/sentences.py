@@ -149,6 +149,8 @@ def _plain(sentence: str) -> str:
 
 def without_accents(text: str) -> str:
     """Latin letters with accents as plain letters."""
+    if text.isascii():
+        return text
     return "".join(c for c in unicodedata.normalize("NFD", text) if not unicodedata.combining(c))
 
 

@@ -9,6 +9,7 @@ from decimal import ROUND_DOWN, ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal, localco
 from east.grading.mathematics import matrices, qualifiers
 from east.grading.mathematics.answer import Reading
 from east.grading.mathematics.canonical import Key, Lookup, answer_key, tree_key
+from east.grading.mathematics.intervals import NOTHING
 from east.grading.options import Grading
 
 
@@ -90,7 +91,8 @@ def _keys(reading: Reading, lookup: Lookup, options: Grading) -> list[Key]:
         keys.append(("seq", "(", ")", *(tree_key(item, lookup) for item in reading.tree[2:])))
     else:
         keys.append(tree_key(reading.tree, lookup, ordered=ordered))
-        if reading.tree[0] == "list" and not any(item[0] == "rel" for item in reading.tree[2:]):
+        alternatives = keys[-1][0] == "or"
+        if reading.tree[0] == "list" and not alternatives and not any(item[0] == "rel" for item in reading.tree[2:]):
             keys.append(("in order", *(tree_key(item, lookup) for item in reading.tree[2:])))
     return list(dict.fromkeys(keys))
 
@@ -127,6 +129,8 @@ def _set_of_one(gold: Key, answer: Key, reading: Reading, options: Grading) -> s
     if (gold[0] == "list") == (answer[0] == "list") or len(gold if gold[0] == "list" else answer) != 2:
         return None
     one, other = (gold[1], answer) if gold[0] == "list" else (gold, answer[1])
+    if NOTHING in (one, other):
+        return None
     return "set of one" if _same(one, other, reading, options) else None
 
 
@@ -142,7 +146,7 @@ def _same_vector(gold: Key, answer: Key, reading: Reading, options: Grading) -> 
 
 def _same_named(gold: Key, answer: Key, reading: Reading, options: Grading) -> str | None:
     """x = 1, y = 2 matches y = 2, x = 1, but not y = 1, x = 2, whose values have the same order."""
-    if len(gold) != len(answer):
+    if len(gold) != len(answer) or gold[0] != answer[0]:
         return None
     pairs = zip(gold[1:], answer[1:], strict=True)
     every = all(a[0] == b[0] and _same(a[1], b[1], reading, options) for a, b in pairs)

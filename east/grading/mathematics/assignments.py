@@ -1,7 +1,9 @@
 """Names in answers: x of "x = 3", of "x < 3" and of "|x - 5| < 3"; x and y of "x = 3, y = 4"."""
 
-from east.grading.mathematics.tree import Tree, spell, symbols
+from east.grading.mathematics import inequalities
+from east.grading.mathematics.tree import Tree, is_variable, spell, symbols
 
+_NO_NAMES = {"root", "max", "min", "cross", "mod", "pmod"}  # of functions whose value is an equation, not a name
 _INEQUALITIES = {"<", "<=", ">", ">=", "!="}
 
 
@@ -42,6 +44,9 @@ def _assignment(tree: Tree) -> tuple[str | None, Tree, Tree | None]:
         return name_of(members[0]), members[-1], whole if symbols(members[-1]) else None
     if not symbols(members[-1]) and (len(members) > 2 or not symbols(members[0])):
         return None, members[-1], None  # 2 * 3! * 4! = 2 * 6 * 24 = 288
+    if len(members) == 2 and (root := inequalities.root(members[0], members[1])) is not None:
+        (name,) = symbols(tree)
+        return name, root, None  # 2x = 4
     return None, tree, None
 
 
@@ -58,20 +63,13 @@ def name_of(tree: Tree) -> str:
     """The name in an assignment: x, f(x), f^-1(x), and AB for the segment AB and for its length |AB|."""
     if tree[0] == "fn" and tree[1] == "abs" and is_name(tree[2]) and tree[2][0] == "mul":
         return name_of(tree[2])
-    return tree[1] if tree[0] == "sym" else spell(tree)
+    return tree[1].removeprefix("\\vec").strip("{}") if tree[0] == "sym" else spell(tree)
 
 
 def is_name(tree: Tree) -> bool:
     """Whether a value may be assigned to a tree: x, a_n, f(x), AB, |AB|, (p, q), \\sin x."""
-    if tree[0] == "fn" and tree[1] not in ("root",):
+    if tree[0] == "fn" and tree[1] not in _NO_NAMES:
         return all(part[0] in ("num", "sym") or is_name(part) for part in tree[2:]) and bool(symbols(tree))
     if tree[0] == "seq":
         return all(item[0] == "sym" for item in tree[3:])
     return is_variable(tree)
-
-
-def is_variable(tree: Tree) -> bool:
-    """Whether a tree stands for one number: x, a_n, f(x), and the segment AB."""
-    if tree[0] == "mul":
-        return all(part[0] == "sym" and part[1].isupper() for part in tree[1:])
-    return bool(tree[0] == "sym")

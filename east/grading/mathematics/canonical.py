@@ -15,7 +15,7 @@ from typing import Any
 from east.grading.mathematics import inequalities, intervals, matrices
 from east.grading.mathematics.answer import Reading
 from east.grading.mathematics.rational import exact
-from east.grading.mathematics.tree import EVERYTHING, MINUS_INFINITY, PLUS_INFINITY, Tree, order, spell
+from east.grading.mathematics.tree import EMPTY, EVERYTHING, MINUS_INFINITY, PLUS_INFINITY, Tree, order, spell
 
 Key = tuple[Any, ...]
 Lookup = Callable[[str, Tree], Key | None]  # (mode, tree) -> key; the modes are those of `numeric.evaluate`
@@ -34,7 +34,8 @@ def answer_key(reading: Reading, lookup: Lookup, *, ordered: bool = False) -> Ke
         return ("named", (reading.names[0], tree_key(reading.tree, lookup)))  # f(x) < 3 is not x < 3
     if len(reading.names) > 1:
         keys = [tree_key(item, lookup) for item in reading.tree[2:]]
-        return ("named", *sorted(zip(reading.names, keys, strict=True), key=order))
+        named = sorted(zip(reading.names, keys, strict=True), key=order)
+        return ("named one", *named) if reading.tree[1] == "or" else ("named", *named)  # x = 1 or y = 2
     key = tree_key(reading.tree, lookup, ordered=ordered)
     return ("qualified", *sorted(reading.qualifiers), key) if reading.qualifiers else key
 
@@ -50,11 +51,17 @@ def tree_key(tree: Tree, lookup: Lookup, *, ordered: bool = False) -> Key:
             return intervals.intersection(items) or ("and", *sorted(items, key=order))
         if head == "set":
             return ("list", *sorted(set(items), key=order))
-        return ("list", *(items if ordered else sorted(items, key=order)))
+        one_of = head == "list" and tree[1] == "or" and all(item[0] == "sym" for item in tree[2:])  # A or B
+        return ("or" if one_of else "list", *(items if ordered else sorted(items, key=order)))
     if head == "seq":
-        return _sequence(tree, lookup)
+        plus, minus = _choose(tree, 1), _choose(tree, -1)
+        both = [_sequence(plus, lookup)] + ([_sequence(minus, lookup)] if plus != minus else [])
+        return both[0] if len(both) == 1 else ("list", *sorted(both, key=order))
     if head == "union":
         return intervals.union([tree_key(item, lookup) for item in tree[1:]])
+    if head == "intersection":
+        keys = [tree_key(item, lookup) for item in tree[1:]]
+        return intervals.intersection(keys) or ("intersection", *sorted(keys, key=order))
     if head == "ratio":
         return ("ratio", *(tree_key(item, lookup) for item in tree[1:]))
     if head == "without":
@@ -68,15 +75,18 @@ def tree_key(tree: Tree, lookup: Lookup, *, ordered: bool = False) -> Key:
         return tree
     if tree[:2] == ("fn", "abs") and tree[2][0] == "matrix" and (value := matrices.determinant(tree[2])) is not None:
         return tree_key(value, lookup)
-    if (spread := matrices.spread(tree)) is not None:
-        return tree_key(spread, lookup)
+    if head in ("add", "neg", "mul", "div") and (whole := matrices.worked_out(tree)) is not None:
+        return ("expression", spell(whole)) if whole[0] == "fn" else tree_key(whole, lookup)
     signs = _signs(tree, lookup)
     return signs[0] if len(signs) == 1 else ("list", *sorted(signs, key=order))
 
 
+_SETS = {"list", "set", "seq", "union", "intersection", "ratio", "matrix", "rel", "base", "text", "without"}
+
+
 def _signs(tree: Tree, lookup: Lookup) -> list[Key]:
     """The keys of an item: two if it contains ±, one otherwise."""
-    if tree[0] in ("list", "set", "seq", "union", "ratio", "matrix", "rel", "base", "text", "without"):
+    if tree[0] in _SETS:
         return [tree_key(tree, lookup)]
     plus, minus = _choose(tree, 1), _choose(tree, -1)
     return [_expression(plus, lookup)] + ([_expression(minus, lookup)] if plus != minus else [])
@@ -93,6 +103,8 @@ def _choose(tree: Tree, sign: int) -> Tree:
 def _expression(tree: Tree, lookup: Lookup) -> Key:
     if tree in (PLUS_INFINITY, MINUS_INFINITY):
         return ("infinity", "-" if tree[0] == "neg" else "+")
+    if tree == EMPTY:
+        return intervals.NOTHING
     if (value := exact(tree)) is not None:
         return ("number", value)
     return lookup("value", tree) or ("expression", spell(tree))

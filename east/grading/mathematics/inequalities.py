@@ -1,4 +1,4 @@
-"""Inequalities in one variable, solved exactly where they are linear or linear in one absolute value.
+"""Equations and inequalities in one variable, solved exactly where they are linear or linear in one absolute value.
 
 x < 2, -2 < x <= 7, 1 < 2x + 1 < 5, -x >= -1, |x - 5| < 3, 2|x| >= 4. All others (polynomials, floors, several absolute
 values) have no set here: `canonical` compares them as inequalities.
@@ -6,9 +6,16 @@ values) have no set here: `canonical` compares them as inequalities.
 
 from fractions import Fraction
 
-from east.grading.mathematics.assignments import is_variable
 from east.grading.mathematics.rational import exact
-from east.grading.mathematics.tree import EMPTY, EVERYTHING, MINUS_INFINITY, PLUS_INFINITY, Tree, symbols
+from east.grading.mathematics.tree import (
+    EMPTY,
+    EVERYTHING,
+    MINUS_INFINITY,
+    PLUS_INFINITY,
+    Tree,
+    is_variable,
+    symbols,
+)
 
 
 def solve(operators: tuple[str, ...], members: tuple[Tree, ...]) -> tuple[Tree, ...] | None:
@@ -25,6 +32,13 @@ def solve(operators: tuple[str, ...], members: tuple[Tree, ...]) -> tuple[Tree, 
         return None
     sets = [_solve_one(operator, *members[place : place + 2]) for place, operator in enumerate(operators)]
     return tuple(one for one in sets if one is not None) if None not in sets else None
+
+
+def root(left: Tree, right: Tree) -> Tree | None:
+    """The x of an equation that is linear in its one variable, with rational coefficients; None for others."""
+    difference = ("add", left, ("neg", right))
+    linear = _linear(difference) if len(symbols(difference)) == 1 else None
+    return ("num", -linear[1] / linear[0]) if linear and linear[0] else None
 
 
 def _solve_one(operator: str, left: Tree, right: Tree) -> Tree | None:

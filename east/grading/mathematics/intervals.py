@@ -7,10 +7,12 @@ whose ends are not known as real numbers are left as they are written.
 from fractions import Fraction
 from typing import Any
 
-from east.grading.mathematics.tree import order
+from east.grading.mathematics.tree import EMPTY, order, spell
 
 Key = tuple[Any, ...]
 INFINITY = Fraction(10) ** 4_000  # beyond every value that has a key of digits
+NOTHING: Key = ("expression", spell(EMPTY))
+_OPPOSITE = {"(": "]", "[": ")", ")": "[", "]": "("}
 
 
 class _Piece:
@@ -53,28 +55,33 @@ def union(keys: list[Key]) -> Key:
 
 
 def intersection(keys: list[Key]) -> Key | None:
-    """The intersection of intervals; None if one of the sets is no interval, or if nothing is left."""
-    if any(key[0] != "seq" for key in keys) or (pieces := _pieces(keys)) is None:
-        return None
-    low, high = max(pieces, key=lambda piece: piece.start), min(pieces, key=lambda piece: piece.end)
-    common = _Piece(low.opening, high.closing, low.low, high.high)
-    return None if common.empty else common.key()
+    """The intersection of sets; None if one of them is not known as intervals and points."""
+    common: list[_Piece] | None = None
+    for key in keys:
+        pieces = _pieces([key])
+        if pieces is None:
+            return None
+        common = pieces if common is None else [_overlap(a, b) for a in common for b in pieces]
+        common = [piece for piece in common if not piece.empty]
+    return _key(sorted(common or [], key=lambda piece: piece.start))
 
 
-def without(whole: Key, points: Key) -> Key:
-    """A union of intervals without some of their inner points."""
-    pieces = _pieces(list(whole[1:]) if whole[0] == "union" else [whole])
-    removed = list(points[1:]) if points[0] == "list" else [points]
-    if pieces is None or not all(_is_real(point) for point in removed):
-        return ("without", whole, points)
-    for point in sorted(set(removed), key=_real):
-        around = [piece for piece in pieces if piece.start[0] < _real(point) < piece.end[0]]
-        if len(around) != 1:
-            return ("without", whole, points)
-        pieces.remove(around[0])
-        pieces.append(_Piece(around[0].opening, ")", around[0].low, point))
-        pieces.append(_Piece("(", around[0].closing, point, around[0].high))
+def without(whole: Key, removed: Key) -> Key:
+    """A set without the members of another."""
+    pieces, others = _pieces([whole]), _pieces([removed])
+    if pieces is None or others is None:
+        return ("without", whole, removed)
+    for other in others:
+        below = _Piece("(", _OPPOSITE[other.opening], ("infinity", "-"), other.low)
+        above = _Piece(_OPPOSITE[other.closing], ")", other.high, ("infinity", "+"))
+        parts = [_overlap(piece, side) for piece in pieces for side in (below, above)]
+        pieces = [part for part in parts if not part.empty]
     return _key(sorted(pieces, key=lambda piece: piece.start))
+
+
+def _overlap(one: _Piece, other: _Piece) -> _Piece:
+    low, high = max(one, other, key=lambda piece: piece.start), min(one, other, key=lambda piece: piece.end)
+    return _Piece(low.opening, high.closing, low.low, high.high)
 
 
 def _pieces(keys: list[Key]) -> list[_Piece] | None:
@@ -83,7 +90,8 @@ def _pieces(keys: list[Key]) -> list[_Piece] | None:
     for key in keys:
         if key[0] == "seq" and len(key) == 5 and all(map(_is_end, key[3:])):
             pieces.append(_Piece(*key[1:]))
-        elif key[0] in ("list", "union") and key[1:]:
+        elif key[0] in ("list", "union", "number"):
+            key = ("list", key) if key[0] == "number" else key
             inner = _pieces(list(key[1:])) if key[0] == "union" else [_Piece("[", "]", p, p) for p in key[1:]]
             if inner is None or key[0] == "list" and not all(map(_is_real, key[1:])):
                 return None
@@ -95,6 +103,8 @@ def _pieces(keys: list[Key]) -> list[_Piece] | None:
 
 def _key(pieces: list[_Piece]) -> Key:
     """The key of disjoint pieces in order."""
+    if not pieces:
+        return NOTHING
     points = [piece.low for piece in pieces if piece.low == piece.high]
     keys = [piece.key() for piece in pieces if piece.low != piece.high]
     if points:

@@ -36,8 +36,9 @@ SPELLINGS = {f"{prefix}{name}": f"arc{name}" for name in HYPERBOLIC for prefix i
     "asin": "arcsin", "acos": "arccos", "atan": "arctan", "tg": "tan", "ctg": "cot", "arctg": "arctan", "cosec": "csc",
 }  # fmt: skip
 FUNCTIONS = TRIGONOMETRIC | HYPERBOLIC | INVERSES | SPELLINGS.keys() | {"cis", "exp", "ln", "log", "lg"}
-ACCENTS = {"\\hat", "\\bar", "\\overline", "\\tilde", "\\widehat", "\\widetilde", "\\overrightarrow", "\\dot"}
-APPLIED = frozenset("fghpqFGHPQTSV")  # letters that are functions before a bracket: f(2) is not 2f
+ACCENTS = {"\\vec", "\\hat", "\\bar", "\\overline", "\\tilde", "\\widehat", "\\widetilde", "\\overrightarrow", "\\dot"}
+APPLIED = frozenset("fghpqEFGHPQTSV")  # letters that are functions before a bracket: f(2) is not 2f
+FUNCTIONS_OF_ANYTHING = {"f", "g", "F", "G", "\\Gamma", "\\phi", "\\varphi", "\\sigma", "\\zeta", "\\psi"}
 WRITTEN = {
     "sqrt": "\\sqrt", "cbrt": "\\sqrt", "abs": "abs", "floor": "floor", "ceil": "ceil", "binom": "\\binom"
 }  # fmt: skip
@@ -53,6 +54,7 @@ LETTERS = {f"\\{name}" for name in (*GREEK, "ell", "emptyset")}
 OPERATORS = {
     "\\cup", "\\pm", "\\mp", "\\cdot", "\\times", "\\div", "\\ldots", "\\dots", "\\cdots", "\\\\",
     "\\end{matrix}", "\\land", "\\lor", "\\wedge", "\\vee", "\\rangle", "\\rfloor", "\\rceil", "\\setminus",
+    "\\cap", "\\bmod", "\\pmod", "\\mod",
 }  # fmt: skip
 CONNECTIVES = ("and", "or", "", ",")
 CLOSING = {"(": (")", "]"), "[": ("]", ")")}

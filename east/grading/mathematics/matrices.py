@@ -1,9 +1,11 @@
-"""Matrices as trees: transposed, as determinants, and multiplied by a scalar."""
+"""Matrices and vectors as trees: transposed, as determinants, in sums and products."""
 
+from collections.abc import Callable
 from fractions import Fraction
 
 from east.grading.mathematics.tree import Tree
 
+MAX_PRODUCT = 100  # rows times rows of two matrices that are multiplied
 MAX_DETERMINANT = 4  # rows; a larger determinant is not worked out
 
 
@@ -44,14 +46,63 @@ def identity_or_zero(tree: Tree, rows: int, columns: int) -> Tree | None:
     return ("matrix", *(tuple(scalar if row == column else zero for column in range(rows)) for row in range(rows)))
 
 
-def spread(tree: Tree) -> Tree | None:
-    """A scalar times a matrix (or its negative, or a matrix over a scalar) as a matrix; None for other trees."""
-    matrices = [part for part in tree[1:] if isinstance(part, tuple) and part and part[0] == "matrix"]
-    divided_by = tree[0] == "div" and tree[2] in matrices
-    if tree[0] not in ("mul", "div", "neg") or len(matrices) != 1 or divided_by:
+def worked_out(tree: Tree) -> Tree | None:
+    """The matrix or vector that a calculation with matrices or vectors gives; None for other trees.
+
+    Sums, products of matrices, multiples by a scalar, the dot product of vectors. A product of matrices that is not
+    defined keeps its order: it is a function of its factors.
+    """
+    if tree[0] not in ("add", "neg", "mul", "div"):
+        return tree if tree[0] == "matrix" or tree[:3] == ("seq", "(", ")") else None
+    parts = [worked_out(part) for part in tree[1:]]
+    if all(part is None for part in parts) or tree[0] == "div" and parts[1] is not None:
         return None
+    if tree[0] == "add":
+        return _sum([part for part in parts if part is not None]) if None not in parts else None
+    several = [part for part in parts if part is not None]
+    scalars = (
+        tree[1:] if tree[0] == "div" else tuple(p for p, whole in zip(tree[1:], parts, strict=True) if whole is None)
+    )
+    product = several[0]
+    for factor in several[1:]:
+        product = _product(product, factor)
+        if product[0] == "fn":
+            return ("fn", "product", *several)
+    if tree[0] == "div":
+        return _entries(product, lambda entry: ("div", entry, scalars[1]))
+    if tree[0] == "neg":
+        return _entries(product, lambda entry: ("neg", entry))
+    return _entries(product, lambda entry: ("mul", *scalars, entry)) if scalars else product
 
-    def inside(entry: Tree) -> Tree:
-        return (tree[0], *(entry if part is matrices[0] else part for part in tree[1:]))
 
-    return ("matrix", *(tuple(inside(entry) for entry in row) for row in matrices[0][1:]))
+def _entries(whole: Tree, change: Callable[[Tree], Tree]) -> Tree:
+    if whole[0] == "add":  # a dot product
+        return change(whole)
+    if whole[0] == "seq":
+        return (*whole[:3], *map(change, whole[3:]))
+    return ("matrix", *(tuple(map(change, row)) for row in whole[1:]))
+
+
+def _sum(terms: list[Tree]) -> Tree | None:
+    if {term[0] for term in terms} == {"seq"} and len({len(term) for term in terms}) == 1:
+        return ("seq", "(", ")", *(("add", *entries) for entries in zip(*(term[3:] for term in terms), strict=True)))
+    if {term[0] for term in terms} != {"matrix"} or len({tuple(map(len, term[1:])) for term in terms}) > 1:
+        return None
+    rows = zip(*(term[1:] for term in terms), strict=True)
+    return ("matrix", *(tuple(("add", *entries) for entries in zip(*row, strict=True)) for row in rows))
+
+
+def _product(left: Tree, right: Tree) -> Tree:
+    """The product of two matrices, the dot product of two vectors; ("fn", "product", ...) of others."""
+    if left[0] == right[0] == "seq" and len(left) == len(right):
+        return _inner(left[3:], right[3:])
+    if left[0] != "matrix" or right[0] != "matrix" or {len(row) for row in left[1:]} != {len(right) - 1}:
+        return ("fn", "product", left, right)
+    if len({len(row) for row in right[1:]}) != 1 or len(left) * len(right) > MAX_PRODUCT:
+        return ("fn", "product", left, right)
+    columns = list(zip(*right[1:], strict=True))
+    return ("matrix", *(tuple(_inner(row, column) for column in columns) for row in left[1:]))
+
+
+def _inner(row: tuple[Tree, ...], column: tuple[Tree, ...]) -> Tree:
+    return ("add", *(("mul", a, b) for a, b in zip(row, column, strict=True)))

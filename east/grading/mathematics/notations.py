@@ -4,12 +4,15 @@ import re
 from fractions import Fraction
 
 from east.grading.mathematics.answer import Reading
+from east.grading.mathematics.qualifiers import HALF_DAYS
 from east.grading.mathematics.spelling import squash
 from east.grading.mathematics.tree import Tree
 
 _TIME = re.compile(r"(\d{1,2})(?:\s*:\s*(\d\d))?\s*(?:\\text\s*\{)?\s*([ap])\s*\.?\s*m\b\.?\s*\}?", re.IGNORECASE)
+_DATE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}|\d{1,2}[-/]\d{1,2}[-/]\d{4}|\d{1,2}/\d{1,2}/\d{2}")
 _BASE = re.compile(r"\(?(-?[0-9A-Z]+(?:\.[0-9A-Z]+)?)\)?\s*_\s*\{?\s*(\d{1,2})\s*\}?")
-_SMALL_DIGITS = re.compile(r"(-?(?=[a-z]*\d)[0-9a-z]+)\s*_\s*\{?\s*(1[1-9]|[23]\d)\s*\}?")  # 1a_{16}; x_{16} is a name
+# 1a_{16} and ff_{16}, but x_{16} is a name
+_SMALL_DIGITS = re.compile(r"(-?(?=[a-z]*\d|[a-f]{2})[0-9a-z]+)\s*_\s*\{?\s*(1[1-9]|[23]\d)\s*\}?")
 _IN_BASE = re.compile(r"(-?[0-9A-Z]+)\s*\(?\s*(?:in\s+)?base[\s-]+(\d{1,2})\s*\)?", re.IGNORECASE)
 _CHOICE = re.compile(r"(?:\\text\{)?\(?([A-J])\)\}?")
 _OPTION = re.compile(
@@ -25,6 +28,8 @@ _HALVES = {"half": 2, "a half": 2, "one half": 2, "one-half": 2, "a third": 3, "
 
 def read_notation(text: str) -> Reading | None:
     """The reading of an answer in one of the notations; None for other answers. text: cleaned."""
+    if _DATE.fullmatch(text):
+        return Reading(text)
     return _time(text) or _based(text) or _choice(text) or _in_words(text)
 
 
@@ -36,7 +41,7 @@ def _time(text: str) -> Reading | None:
     hour, minutes, half = match.groups()
     whole: Tree = ("num", Fraction(hour))
     clock = ("ratio", whole, ("num", Fraction(minutes or 0)))
-    half_of_day = frozenset({f"day:{half.lower()}m"})
+    half_of_day = frozenset({HALF_DAYS[half.lower()]})
     other = clock if not minutes else whole if minutes == "00" else None
     others = (Reading("", other, qualifiers=half_of_day),) if other else ()
     return Reading(squash(text), clock if minutes else whole, qualifiers=half_of_day, others=others)

@@ -1,6 +1,6 @@
 """Keys of values that are not rational: an expression is evaluated to 40 digits at fixed points.
 
-Two expressions are equal exactly when their values are equal at four points, which depend on the names of their
+Two expressions are equal exactly when their values are equal at a dozen points, which depend on the names of their
 symbols only (the identity test of Schwartz 1980 and Zippel 1979, over the reals). Values are computed with certified
 error bounds (the ball arithmetic of Arb, in FLINT), with more digits until 40 of them are certain. Equal values have
 equal keys, so no pairs of answers are compared, equality is symmetric and transitive, and no algebra system has to find
@@ -19,8 +19,9 @@ from east.grading.mathematics.canonical import Key
 from east.grading.mathematics.rational import MAX_BITS, exact
 from east.grading.mathematics.tree import Tree, symbols
 
-POINTS = 4
-FAR_POINTS = 4  # used as well if the function has a value at fewer than two of the first: sqrt(x - 3)
+NEAR, FAR, DISTANT, WHOLE = 4, 4, 2, 1  # points within 3.1, within 35, within 400, and a whole number
+POINTS = NEAR + FAR + DISTANT + WHOLE
+PRIME = 2**48 - 59  # denominator of coordinates: no value is a decimal number that ends where it is rounded
 DIGITS = 40  # significant digits in a key
 PRECISIONS = (64, 150, 400)  # significant digits of computations; each is tried if the one before is not enough
 CANCELLED = arb(10) ** -250  # a value of the last precision within this of 0 is 0
@@ -69,8 +70,6 @@ def evaluate(request: Request) -> Key | None:
     if not names:
         return _constant_key(tree) if mode == "value" else None
     values = [_at_point(tree, names, point, mode == "zero-set") for point in range(POINTS)]
-    if _defined(values) < 2:
-        values += [_at_point(tree, names, point, False) for point in range(POINTS, POINTS + FAR_POINTS)]
     if _defined(values) < 2 and mode == "value":
         values = [_at_point(tree, names, point, True) for point in range(POINTS)]
     if _defined(values) < 2:
@@ -114,14 +113,26 @@ def _at_point(tree: Tree, names: list[str], point: int, complex_values: bool) ->
 
 @lru_cache(maxsize=10_000)
 def _coordinate(name: str, point: int) -> Fraction:
-    """The value of a symbol at a point. The points lie inside and outside the unit interval and have both signs."""
+    """The value of a symbol at a point.
+
+    An analytic function is known by its values at a few points. Absolute values, roots and floors make others: these
+    differ from a function without them only far away (|x - 10| and 10 - x), for other signs (|x + y| and |x| + |y|) or
+    at whole numbers (ceil x and floor x + 1).
+    """
     seed = hashlib.sha256(f"{name}/{point}".encode()).digest()
-    fraction = Fraction(int.from_bytes(seed[:6], "big"), 1 << 48)
-    size = Fraction(1, 5) + fraction * Fraction(7, 10) if point % 2 == 0 else Fraction(11, 10) + fraction * 2
-    if point >= POINTS:
-        return (5 + 30 * fraction) * (1 if point < POINTS + FAR_POINTS // 2 else -1)
-    flipped = hashlib.sha256(name.encode()).digest()[0] & 1
-    return -size if point >= 2 and (point % 2 == flipped) else size
+    fraction = Fraction(
+        int.from_bytes(seed[:6], "big") % PRIME, PRIME
+    )  # no decimal number: nothing is rounded at a tie
+    if point < NEAR:
+        size = Fraction(1, 5) + fraction * Fraction(7, 10) if point % 2 == 0 else Fraction(11, 10) + fraction * 2
+        pattern = ord(name) % 3 if len(name) == 1 else seed[6] % 3  # neighbours in the alphabet have unlike signs
+        return -size if (pattern, point) in {(0, 2), (1, 3), (2, 2), (2, 3)} else size
+    sign = -1 if point % 2 else 1
+    if point < NEAR + FAR:
+        return (3 + 32 * fraction) * (sign if seed[7] % 4 else -sign)
+    if point < NEAR + FAR + DISTANT:
+        return (40 + 360 * fraction) * sign
+    return Fraction(11 + seed[8] % 87)
 
 
 def _small(value: Fraction) -> bool:
@@ -313,7 +324,9 @@ def _function(name: str, parts: list[acb], complex_values: bool) -> acb:
         return parts[1].log() / parts[0].log()
     if name == "binom":
         n, k = parts
-        return (n + 1).gamma() / ((k + 1).gamma() * (n - k + 1).gamma())
+        if k.is_exact() and k.imag.is_zero() and (whole := k.real.unique_fmpz()) is not None and 0 <= whole <= 1000:
+            return (n - k + 1).rising(k) * (k + 1).rgamma()
+        return (n + 1).gamma() * (k + 1).rgamma() * (n - k + 1).rgamma()
     if name not in _FUNCTIONS:
         raise Undefined(f"{name} has no numeric value")
     return _FUNCTIONS[name](parts[0])

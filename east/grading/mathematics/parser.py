@@ -8,9 +8,10 @@ from typing import NamedTuple
 from east.grading.mathematics import lexer as words
 from east.grading.mathematics import matrices, units
 from east.grading.mathematics.lexer import OutOfBounds, Token, Unreadable, number, tokenize
-from east.grading.mathematics.tree import Tree, depth
+from east.grading.mathematics.tree import Tree, depth, spell, substituted, symbols
 
 MAX_DEPTH = 40  # nested brackets, exponents and signs
+MAX_TERMS = 100  # of a sum that is written out
 MAX_TREE_DEPTH = 120  # levels of a tree: functions of trees are recursive
 
 
@@ -29,6 +30,10 @@ def parse(text: str) -> Parsed:
     if depth(tree) > MAX_TREE_DEPTH:
         raise OutOfBounds(f"a tree deeper than {MAX_TREE_DEPTH}")
     return Parsed(tree, tuple(parser.units), parser.percent)
+
+
+def _is_vector(tree: Tree) -> bool:
+    return tree[0] == "sym" and str(tree[1]).startswith(("\\vec", "\\overrightarrow", "\\mathbb"))
 
 
 def _join(head: str, parts: list[Tree]) -> Tree:
@@ -107,6 +112,9 @@ class _Parser:
         while self.token.kind in ("op", "cmd") and self.token.value in words.RELATIONS:
             operators.append(words.RELATIONS[self.next().value])
             members.append(self.union())
+        modular = members[-1][:2] in (("fn", "mod"), ("fn", "pmod"))
+        if operators == ["=="] and modular:  # x = 3 mod 7: the modulus is that of both sides
+            return ("rel", ("==",), members[0], members[1][2], members[1][3])
         return ("rel", tuple(operators), *members) if operators else members[0]
 
     def union(self) -> Tree:
@@ -114,6 +122,8 @@ class _Parser:
         while self.take("\\cup", "union") or (self.at("U") and pieces[0][0] in ("seq", "set") and self.take("U")):
             pieces.append(self.ratio())
         tree = ("union", *pieces) if len(pieces) > 1 else pieces[0]
+        while tree[0] in ("seq", "set", "sym", "intersection") and self.take("\\cap"):
+            tree = ("intersection", *(tree[1:] if tree[0] == "intersection" else (tree,)), self.ratio())
         return ("without", tree, self.ratio()) if self.take("\\setminus") else tree
 
     def ratio(self) -> Tree:
@@ -147,8 +157,15 @@ class _Parser:
     def product(self) -> Tree:
         factors = [self.signed()]
         while True:
-            if self.take("*", "\\cdot", "\\times"):
+            if self.at("\\times") and (_is_vector(factors[-1]) or factors[-1][0] in ("set", "seq")):
+                self.next()
+                factors[-1] = ("fn", "cross", factors[-1], self.signed())
+            elif self.take("*", "\\cdot", "\\times"):
                 factors.append(self.signed())
+            elif self.take("\\bmod", "\\mod"):
+                factors = [("fn", "mod", _join("mul", factors), self.argument())]
+            elif self.take("\\pmod"):
+                factors = [("fn", "pmod", _join("mul", factors), self.argument())]
             elif self.take("/", "\\div"):
                 factors = [("div", _join("mul", factors), self.signed())]
             elif self.starts_factor():
@@ -299,10 +316,10 @@ class _Parser:
         if name in words.WRITTEN and (self.at("(") or words.WRITTEN[name] == "\\sqrt" and self.token.kind == "num"):
             return self.command(words.WRITTEN[name], degree=3 if name == "cbrt" else 2)
         if name in words.GREEK:
-            return self.subscripted(f"\\{name}", ("sym", f"\\{name}"))
+            return self.applied(self.subscripted(f"\\{name}", ("sym", f"\\{name}")))
         if name in words.CONSTANTS:
             return self.subscripted(name, ("const", words.CONSTANTS[name]))
-        if name in ("gcd", "lcm") and self.at("("):
+        if name in ("gcd", "lcm", "max", "min") and self.at("("):
             return self.command(f"\\{name}")
         if len(name) > 3 or (len(name) == 3 and not set(name) <= set("abcxyz")):
             return self.subscripted(name, ("sym", name))
@@ -313,11 +330,20 @@ class _Parser:
             ]
             return self.primary()
         symbol = self.subscripted(name, ("sym", name))
-        return self.applied(symbol) if name in words.APPLIED else symbol
+        return self.applied(symbol)
 
     def applied(self, function: Tree) -> Tree:
-        """f(x), f^{-1}(x) and f(2) as one symbol; f alone if no single number or symbol in brackets follows."""
+        """f(x), f^{-1}(x), f(2) and P(A) as one symbol; P of P(1 + r), which is a product."""
         start, name = self.position, function[1]
+        anything = name.rstrip("'") in words.FUNCTIONS_OF_ANYTHING
+        if not anything and name.rstrip("'").split("_")[0] not in words.APPLIED:
+            return function
+        if name == "E" and self.at("[", "("):  # an expectation, of random variables in capitals
+            argument = self.primary()
+            if symbols(argument) and all(symbol.isupper() for symbol in symbols(argument)):
+                return ("sym", f"E[{spell(argument)}]")
+            self.position = start
+            return function
         inverse = [token.value for token in self.tokens[start : start + 5]] == ["^", "{", "-", "1", "}"]
         if inverse:
             self.position += 5
@@ -327,6 +353,8 @@ class _Parser:
             bare = argument[1] if argument[0] == "neg" else argument
             if bare[0] in ("num", "sym", "const"):
                 return ("sym", f"{name}({bare[1] if argument is bare else f'-{bare[1]}'})")
+            if anything or name == "P" and argument[0] in ("union", "intersection", "rel"):
+                return ("sym", f"{name}({spell(argument)})")
         self.position = start
         return function
 
@@ -392,11 +420,13 @@ class _Parser:
             return ("fn", "binom", *pair[3:])
         if name == "\\binom":
             return ("fn", "binom", self.argument(), self.argument())
-        if name in ("\\gcd", "\\lcm") and self.at("("):
+        if name in ("\\gcd", "\\lcm", "\\max", "\\min") and self.at("("):
             several = self.primary()
             return ("fn", name[1:], *(several[3:] if several[0] == "seq" else (several,)))
         if name in ("abs", "floor", "ceil"):
             return ("fn", name, self.primary())
+        if name in ("\\sum", "\\prod"):
+            return self.repeated("add" if name == "\\sum" else "mul")
         if name in words.ACCENTS:
             start = self.position
             self.argument()
@@ -415,8 +445,23 @@ class _Parser:
         if name[1:] in words.FUNCTIONS:
             return self.function(name[1:])
         if name in words.LETTERS or name.startswith("\\mathbb"):
-            return self.subscripted(name, ("sym", name))
+            return self.applied(self.subscripted(name, ("sym", name)))
         raise Unreadable(f"unknown command {name}")
+
+    def repeated(self, head: str) -> Tree:
+        """The terms of a finite sum or product after \\sum or \\prod."""
+        self.expect("_")
+        first = self.argument()
+        self.expect("^")
+        last = self.exponent()
+        body = self.product()
+        if first[0] != "rel" or first[1] != ("=",) or first[2][0] != "sym" or not {first[3][0], last[0]} <= {"num"}:
+            raise Unreadable("a sum without numbers as its bounds")
+        low, high = first[3][1], last[1]
+        if low.denominator != 1 or high.denominator != 1 or not 0 <= high - low < MAX_TERMS:
+            raise Unreadable(f"a sum that has not 1 to {MAX_TERMS} terms")
+        terms = [substituted(body, first[2], ("num", low + place)) for place in range(int(high - low) + 1)]
+        return _join(head, terms)
 
     def matrix(self) -> Tree:
         """The rows after \\begin{matrix}, up to and with \\end{matrix}."""

@@ -37,14 +37,18 @@ _HEDGING = (
     "no never neither nor without cannot can't unknown undetermined impossible unclear about approximately around "
     "nearly almost roughly exceeds exceed within beyond times thrice multiple multiples roots any all every either or "
     "if suppose assume maybe perhaps might could guess doubt unlike instead rather hundred thousand million "
-    "billion trillion pair pairs score tens hundreds thousands millions squares cubes fewer"
+    "billion trillion anything everything nothing pair pairs tens hundreds thousands millions squares cubes "
+    "fewer"
 )
 _BEHIND = (NEVER_UNITS - CALENDAR - {"and", "to", "is"}) | {*_HEDGING.split()}
 _BEFORE = _BEHIND - FRACTIONS
 _NEGATED = re.compile(r"n't\b|\b(?:not|no|never|false|wrong|incorrect|impossible|cannot)\b")
 _COMPARED = re.compile(r"\b(?:less|more|fewer|greater|larger|smaller|higher|lower|bigger) than\b|\bthan\s+\S?$")
+_CHANGED = re.compile(
+    r"\b(?:decreas|reduc|lower|fall|fell|drop|chang|divisib|differ|far|prime|close|next|relat)\w*\s+(?:by|from|to)\s*\S?$"
+)
 _FUNCTION_OF = re.compile(
-    r"\b(?:square|cube|sum|product|difference|quotient|ratio|reciprocal|inverse|opposite|logarithm|log|value|double|"
+    r"\b(?:cosine|sine|tangent|successor|predecessor|maximum|minimum|square|cube|sum|product|difference|quotient|ratio|reciprocal|inverse|opposite|logarithm|log|value|double|"
     r"power|multiple|factor|divisor|fraction|part|all|any|each|every|out|up|instead)s?\s+(?:of|to|from)\s*\S?$"
 )
 _LETTER = re.compile(r"(?<!')\b[b-zB-HJ-Z]\b")
@@ -78,12 +82,15 @@ def stated(text: str) -> tuple[Fraction | None, str]:
     if len(numbers) != 1:
         return None, ""
     before, after = text[: numbers[0].start()], text[numbers[0].end() :]
+    others = re.findall("[a-z]+", f"{before} {after}".lower())
+    if len(others) <= 3 and CALENDAR & set(others):  # Friday the 13th
+        return None, ""
     sentence, lead = f"{before} {after}".lower(), before.lower()
     if not _SENTENCE.fullmatch(sentence) or _NEGATED.search(sentence):
         return None, ""
     if _BEFORE & set(re.findall("[a-z]+", lead)) or _BEHIND & set(re.findall("[a-z]+", after.lower())[:3]):
         return None, ""
-    if _COMPARED.search(lead) or _COMPARED.search(after.lower()) or _FUNCTION_OF.search(lead):
+    if _COMPARED.search(lead) or _COMPARED.search(after.lower()) or _CHANGED.search(lead) or _FUNCTION_OF.search(lead):
         return None, ""
     if _LETTER.search(after) or _LETTER.search(before) and not _STATED.search(lead):
         return None, ""

@@ -29,6 +29,8 @@ def exact(tree: Tree, at: Mapping[str, Fraction] | None = None, *, max_bits: int
             return None
         values.append(value)
     result: Fraction | None = values[0]
+    if tree[1] in ("max", "min"):
+        return max(values) if tree[1] == "max" else min(values)
     if tree[1] in ("gcd", "lcm"):
         common = gcd if tree[1] == "gcd" else lcm
         return Fraction(common(*map(int, values))) if all(value.denominator == 1 for value in values) else None
@@ -56,6 +58,8 @@ def _apply(name: str, a: Fraction, b: Fraction, max_bits: int) -> Fraction | Non
         return a / b if b else None
     if name == "pow":
         return _power(a, b, max_bits)
+    if name == "mod":
+        return a % b if b else None
     if name == "root":
         return _root(b, a)
     if name == "abs":

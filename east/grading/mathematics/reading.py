@@ -168,6 +168,10 @@ def _other_readings(text: str, parsed: Parsed, tree: Tree) -> Iterator[Reading]:
         yield Reading("", _renamed(tree))
     if any(NEGATIVE in qualifiers(words) for words in parsed.units):
         yield Reading("", ("neg", tree), units=_units(parsed), percent=parsed.percent)
+    if tree[:2] == ("rel", ("==",)) and len(tree) == 5:  # x = 3 mod 7 as 3
+        yield Reading("", tree[3])
+    if tree[:2] == ("fn", "pmod"):
+        yield Reading("", tree[2])
     if letter := option(text):
         yield letter
 

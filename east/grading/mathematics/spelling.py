@@ -40,10 +40,11 @@ _INDEXED_ROOT = re.compile(r"(?<![\w)\]}])([³⁴⁵⁶⁷⁸⁹])√")  # ³√
 _STYLES = (
     "left|right|[bB]igg?[lrm]?|displaystyle|textstyle|scriptstyle|scriptscriptstyle|limits|nolimits|mathbf|mathsf|"
     "mathtt|mathit|mathcal|mathop|mathord|mathstrut|boldsymbol|bold|bm|bf|rm|it|sf|tt|tiny|scriptsize|footnotesize|"
-    "small|normalsize|vec|large|Large|LARGE|huge|Huge|underline|uline|emph|ensuremath|hfill|hfil|hskip|noindent|"
+    "small|normalsize|large|Large|LARGE|huge|Huge|underline|uline|emph|ensuremath|hfill|hfil|hskip|noindent|"
     "centering|angle|measuredangle"
 )
 _TEXT = r"\\(?:text(?:bf|it|rm|normal|sf|tt|up|md)?|mbox|hbox|mathrm|operatorname\*?)\s*"
+_VECTOR = r"\\(?:mathbf|boldsymbol|bm|vec)\s*(?:\{\s*(\w)\s*\}|(?<=[a-z])\s(\w))"
 _ENVIRONMENT = "aligned|align|equation|gathered|gather|split|center|math|displaymath"
 _GROUP = r"(?:[^{}\\]|\\(?!over(?![a-z])|choose(?![a-z]))|\{[^{}]{0,200}\}){1,300}"
 _THOUSANDS = re.compile(r"(?<![\d,.])\d{1,3}(?:(?:,\s*\\!\s*|\s?\{\s*,\s*\}\s*|\\!,\s*|\\[,;: ]\s*|,)\d{3})+(?!\d)")
@@ -53,6 +54,12 @@ _REWRITES = [
         (r"<\|[^|>]{0,60}\|>|</s>", ""),
         (r"\{\s*([,:])\s*\}", r"\1"),  # 2{:}3, and 1{,}2, where {,} separates no thousands
         (r"\\!", ""),
+        (rf"{_VECTOR}\s*\\times\s*{_VECTOR}", r"\\vec{\1\2}\\times\\vec{\3\4}"),
+        (r"\\overrightarrow(?![a-z])", r"\\vec"),
+        (r"\\vec\s*(?:\{\s*([a-z])\s*\}|\s([a-z]))(?!\s*\\times)(?<!\\times\\vec\{.\})(?![a-z])", r" \1\2 "),
+        (r"\\overline\s*\{\s*([a-z])\s*\}", r"\\bar{\1}"),
+        (r"\\rightarrow(?![a-z])", r"\\to"),
+        (r"\\([lgn])eq(?![a-z])", r"\\\1e"),
         (r"\\not\s*=", r"\\ne "),
         (r"\\not\s*\\in(?![a-z])", r"\\notin "),
         (r"\\not\s*(?=[<>]|\\[a-z])", r"\\not"),
@@ -72,7 +79,10 @@ _REWRITES = [
         (_TEXT + r"\{", r"\\text{"),
         (r"\\(?:mathrm|text)\s+([a-zA-Z])(?![a-zA-Z])", r"\\text{\1}"),
         (r"\^\s*(?:\{\s*\\(?:circ|degree)\s*\}|\\(?:circ|degree)(?![a-z]))", r"\\degree "),
-        (r"\\degree\s*(?:[CF](?![a-zA-Z])|\\text\{\s*[CF]\s*\})", r"\\degree "),
+        (r"\\degree\s*(?:C(?![a-zA-Z])|\\text\{\s*C\s*\})", r"\\degree \\text{celsius}"),
+        (r"\\degree\s*(?:F(?![a-zA-Z])|\\text\{\s*F\s*\})", r"\\degree \\text{fahrenheit}"),
+        (r"\(\s*(?:mod(?:ulo)?|\\text\{\s*mod(?:ulo)?\s*\}|\\mod|\\bmod)[\s\\]*(\d{1,9})\s*\)", r"\\pmod{\1}"),
+        (r"\\text\{\s*mod\s*\}", r"\\bmod "),
         (r"(?<=\d)\s*\^\s*\{?\s*(?:\\text\{)?\s*(?:st|nd|rd|th)\s*\}{0,2}(?![a-zA-Z])", ""),
         (r"\\\\\s*\[[\d.]{1,6}\s*(?:ex|em|pt|mm|cm)\]|\\cr(?![a-z])", r"\\\\"),
         (
@@ -179,8 +189,9 @@ def split_money(text: str) -> tuple[str, frozenset[str]]:
 
 def squash(text: str) -> str:
     """A formula without spaces and without braces around single characters."""
-    text = re.sub(r"(?<=[\w^}\]])\{(\w)\}", r"\1", re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text))
-    return re.sub(r"(?<!\w)\s+|\s+(?!\w)", "", text)
+    text = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text)
+    text = re.sub(r"(?<!\w)\s+|\s+(?!\w)|(?<=\\to)\s+|(?<=[}^_])\s+(?!\d)|(?<=[\^_]\w)\s+(?!\d)", "", text)
+    return re.sub(r"(?<=[\w^}\]])\{(\w)\}", r"\1", text)
 
 
 def plain(text: str) -> str:

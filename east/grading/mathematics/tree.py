@@ -40,6 +40,20 @@ def symbols(tree: object) -> frozenset[str]:
     return frozenset().union(*(symbols(part) for part in tree))
 
 
+def is_variable(tree: Tree) -> bool:
+    """Whether a tree stands for one number: x, a_n, f(x), and the segment AB."""
+    if tree[0] == "mul":
+        return all(part[0] == "sym" and part[1].isupper() for part in tree[1:])
+    return bool(tree[0] == "sym")
+
+
+def substituted(tree: Tree, name: Tree, value: Tree) -> Tree:
+    """The tree with a value for a name."""
+    if tree == name:
+        return value
+    return tuple(substituted(part, name, value) if isinstance(part, tuple) else part for part in tree)
+
+
 def order(item: Any) -> str:
     """The text by which keys and trees are sorted."""
     if isinstance(item, tuple):

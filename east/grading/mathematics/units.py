@@ -15,11 +15,17 @@ _NAMES = (
     "meter m metre|cm centimeter centimetre|mm millimeter millimetre|km kilometer kilometre|inch in inches|"
     "foot ft feet|yard yd|mile mi|gram g|kg kilogram|mg milligram|pound lb|ounce oz|ton tonne|second s sec|minute min|"
     "hour h hr|day|week|month|year yr|dollar usd buck|euro eur|cent|percent pct percentage|liter l litre|"
-    "ml milliliter millilitre|gallon gal|degree deg|radian rad|hertz hz|khz|mhz|ghz|kw kilowatt|kwh|watt w|"
-    "joule j|newton n|volt v|kb kilobyte|mb megabyte megabit|gb gigabyte gigabit|tb terabyte|bit|byte|calorie cal|kcal|"
-    "mole mol|kpa|celsius|fahrenheit|kelvin|acre|hectare ha|knot"
+    "milliliter ml millilitre|gallon gal|degree deg|radian rad|hertz hz|kilohertz khz|"
+    "megahertz mhz|gigahertz ghz|kilowatt kw|kwh|watt w|"
+    "joule j|newton n|volt v|kilobyte kb|megabyte mb|gigabyte gb|tb terabyte|bit|byte|calorie cal|kcal|"
+    "mole mol|pascal pa|kilopascal kpa|acre|hectare ha|knot"
 )
 _UNITS = {alias: names.split()[0] for names in _NAMES.split("|") for alias in names.split()}
+_PREFIXES = {"k": "kilo", "M": "mega", "G": "giga", "c": "centi", "d": "deci", "m": "milli", "n": "nano", "µ": "micro"}
+_PREFIXED = {"W": "watt", "J": "joule", "V": "volt", "N": "newton", "Pa": "pascal", "Hz": "hertz", "L": "liter",
+             "b": "bit", "B": "byte", "eV": "electronvolt", "A": "ampere", "mol": "mole"}  # fmt: skip
+_CASED = {short + letter: prefix + unit for short, prefix in _PREFIXES.items() for letter, unit in _PREFIXED.items()}
+_SPELLED = {prefix + unit for prefix in _PREFIXES.values() for unit in _PREFIXED.values()}
 _RATES = {"mph": ("mile", "hour"), "kph": ("km", "hour"), "kmh": ("km", "hour"), "kmph": ("km", "hour"),
           "fps": ("foot", "second"), "mps": ("meter", "second")}  # fmt: skip
 LETTER_UNITS = "mgshlLNJWV"  # letters that may be a unit
@@ -32,7 +38,8 @@ _MATHEMATICAL = (
     "plus minus divided multiplied added subtracted increased decreased over squared cubed factorial choose power root "
     "raised mod modulo base binary hex hexadecimal octal inverse conjugate or and not isn is least most above "
     "below under beyond exceeding between to through if unless except half halves quarter quarters dozen dozens "
-    "gross negative positive twice double doubled triple tripled quadrupled halved quartered remainder repeating "
+    "gross negative positive twice double doubled triple tripled quadrupled quintupled halved quartered remainder lakh "
+    "crore score repeating "
     "recurring bar false wrong incorrect infinity"
 )
 _CALENDAR = (
@@ -63,7 +70,11 @@ _TAIL = re.compile(
 
 def known(word: str) -> str | None:
     """The unit that a word names, by the first name in its group of _NAMES; None for other words."""
+    if word in _CASED:
+        return _CASED[word]
     lower = word.lower()
+    if lower.removesuffix("s") in _SPELLED:
+        return lower.removesuffix("s")
     return _UNITS.get(lower) or _UNITS.get(lower.removesuffix("s")) or (lower if lower in _RATES else None)
 
 

@@ -47,6 +47,7 @@ _COMPARED = re.compile(r"\b(?:less|more|fewer|greater|larger|smaller|higher|lowe
 _CHANGED = re.compile(
     r"\b(?:decreas|reduc|lower|fall|fell|drop|chang|divisib|differ|far|prime|close|next|relat)\w*\s+(?:by|from|to)\s*\S?$"
 )
+_DATE = re.compile(rf"\b(?:{'|'.join(CALENDAR)})\b,?(?: the)? 7|7 (?:of )?(?:{'|'.join(CALENDAR)})\b")
 _FUNCTION_OF = re.compile(
     r"\b(?:cosine|sine|tangent|successor|predecessor|maximum|minimum|square|cube|sum|product|difference|quotient|ratio|reciprocal|inverse|opposite|logarithm|log|value|double|"
     r"power|multiple|factor|divisor|fraction|part|all|any|each|every|out|up|instead)s?\s+(?:of|to|from)\s*\S?$"
@@ -82,8 +83,7 @@ def stated(text: str) -> tuple[Fraction | None, str]:
     if len(numbers) != 1:
         return None, ""
     before, after = text[: numbers[0].start()], text[numbers[0].end() :]
-    others = re.findall("[a-z]+", f"{before} {after}".lower())
-    if len(others) <= 3 and CALENDAR & set(others):  # Friday the 13th
+    if _DATE.search(f"{before.lower()}7{after.lower()}"):
         return None, ""
     sentence, lead = f"{before} {after}".lower(), before.lower()
     if not _SENTENCE.fullmatch(sentence) or _NEGATED.search(sentence):

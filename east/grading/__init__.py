@@ -7,8 +7,8 @@ passes through:
   there) or at its end (`endings`, `sentences`),
 - `mathematics/`: the answer's text as a tree, with its names and units (`reading`, from `spelling`, `lexer`, `units`,
   `qualifiers`, `parser`, `notations`, `prose`, `assignments`), and as a key that is equal for equal values
-  (`canonical`, from `rational`, `numeric`, `balls`, `inequalities`, `intervals`, `matrices`). Values that are not rational are
-  computed in child processes (`workers`) and cached (`value_cache`),
+  (`canonical`, from `rational`, `numeric` and `balls`, `inequalities`, `intervals`, `matrices`). Values that are not
+  rational are computed in child processes (`workers`) and cached (`value_cache`),
 - `matching`: does it match the gold answer, by its key or by a convention of `options.Grading`?
 - `grader`: clusters, entropy, accuracy and rejection of the question (`rows.GradedQuestion`).
 

@@ -13,6 +13,7 @@ from east.grading.mathematics.rational import exact
 from east.grading.mathematics.tree import Tree
 
 DIGITS = 40  # significant digits that make two values equal
+EXPONENT_OF_ZERO = -(10**6)  # below that of any value that is told from 0
 TINY = arb(10) ** -20  # a value next to which cosh(x) and x^0 cannot be told from 1, and sin(x) from x
 
 
@@ -28,7 +29,7 @@ def exponent_of(value: acb | arb) -> int:
     """The decimal exponent of a value's size; very negative for 0."""
     size = abs(value).mid()
     if size.is_zero():
-        return -MAX_EXPONENT
+        return EXPONENT_OF_ZERO
     mantissa, exponent = size.man_exp()
     return int((int(exponent) + int(mantissa).bit_length()) * log10(2))
 

@@ -54,7 +54,8 @@ class Grading(BaseModel):
     - A sentence has the value of its only number, if no word in it may change that value, or of a result after "=" and
       one name or calculation: "the total is 2 * 3 = 6". Numbers may be written in words ("twenty-one").
     - `x = 5` has the value 5, and so has `P(A|B) = 5`, whose left side names one number. Two names are two answers. An
-      equation with another left side (`x + y = 5`, `z\overline{z} = 4`) is an equation, or text.
+      equation that is linear in its one variable is its solution: `2x = 4` has the value 2. Another left side (`x + y =
+      5`, `z\overline{z} = 4`) makes an equation, or text.
     - `x > 3` and `t > 3` name different variables, as `x = 5` and `y = 5` do; `(3, oo)` names none and matches both.
       `f(x) < 3` is not `x < 3`. Inequalities that are linear in a variable or in its absolute value are sets, others
       are compared as inequalities. Unions of intervals and points are joined where they meet, `A \ {points}` is such a

@@ -89,14 +89,15 @@ def _signs(tree: Tree, lookup: Lookup) -> list[Key]:
     if tree[0] in _SETS:
         return [tree_key(tree, lookup)]
     plus, minus = _choose(tree, 1), _choose(tree, -1)
-    return [_expression(plus, lookup)] + ([_expression(minus, lookup)] if plus != minus else [])
+    return [_expression(tree, lookup)] if plus == minus else [tree_key(plus, lookup), tree_key(minus, lookup)]
 
 
 def _choose(tree: Tree, sign: int) -> Tree:
     """The tree with + (sign 1) or - (sign -1) for every ±, and the opposite for every ∓."""
     if tree[0] == "pm":
         left, right = _choose(tree[2], sign), _choose(tree[3], sign)
-        return ("add", left, right if tree[1] == sign else ("neg", right))
+        signed = right if tree[1] == sign else ("neg", right)
+        return signed if left == ("num", 0) else ("add", left, signed)
     return tuple(_choose(part, sign) if isinstance(part, tuple) else part for part in tree)
 
 

@@ -191,6 +191,7 @@ def squash(text: str) -> str:
     """A formula without spaces and without braces around single characters."""
     text = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text)
     text = re.sub(r"(?<!\w)\s+|\s+(?!\w)|(?<=\\to)\s+|(?<=[}^_])\s+(?!\d)|(?<=[\^_]\w)\s+(?!\d)", "", text)
+    text = re.sub(r"(\\[a-zA-Z]+)\s+(?=\d)", r"\1", text)
     return re.sub(r"(?<=[\w^}\]])\{(\w)\}", r"\1", text)
 
 

@@ -21,6 +21,9 @@ _SECTION = re.compile(r"(?:step|part|conclusion|solution|summary|explanation|ver
 _SPECIAL = re.compile(r"(?:<\|[^|>]{0,60}\|>|</?[a-z_]{1,30}>)$")
 _TAG = re.compile(r"<(/?)(?:(?:final[_ ]?)?answer|solution)\s?>", re.IGNORECASE)
 _PLACEHOLDER = re.compile(r"[^\w∞∅]*|(?:your|the|final|my|answer|here|value|number|[\W_])*", re.IGNORECASE)
+_LABEL = re.compile(
+    r"^(?:grand |final )?(?:total|result|sum|answer|solution)[a-z ]{0,20}:\s+(?=[$\\]?-?\d)", re.IGNORECASE
+)
 _OPTION = re.compile(r"\(?[A-J][).:]\s")
 _HEADING = re.compile(
     r"^[ \t]{0,3}(?:#{1,6}[ \t]*)?(?:\*\*|__)?[✅ ]{0,2}(?:the )?((?:final )?answer)"
@@ -31,7 +34,7 @@ _ANNOUNCED = re.compile(
     r"(?:(?:\banswers?|\bcorrect (?:option|choice))(?:\*\*)?(?:,\s\w{1,12},)?(?:\s+to\s[^.\n]{0,80}?)?"
     r"(?:\s+(?:is|are|was|equals|(?:would|should|must|will) be|comes (?:out )?to|turns out to be)"
     r"(?:\b|(?=n['’]t))|\s+(?=(?:can|could|would)(?:not|n['’]t|\snot))"
-    r"|(?P<label>\s*[:：=])|(?=\s*(?:\\[(\[]|\$)))"
+    r"|(?P<label>\s*[:：=]|\s[-–—](?=\s))|(?=\s*(?:\\[(\[]|\$))|(?<=inal answer)(?=\s+-?\d))"
     r"|(?P<line>^A:(?=\s)(?![^\n]*\n+\(?B\b))"
     r"|(?P<language>réponse|respuesta|resposta|risposta|antwort|ответ|الإجابة|उत्तर|jawaban|đáp án"
     r"|答案|答え|정답|[答답](?=\s*[:：]))"
@@ -77,7 +80,7 @@ def tags(tail: str, truncated: bool) -> Iterator[str]:
 
 def field(text: str) -> str | None:
     """The answer in the text of a tag or of a JSON value: a few words as they are, or what a sentence states."""
-    text = FENCE.sub(r"\1", text).strip()
+    text = _LABEL.sub("", FENCE.sub(r"\1", text).strip())
     if _PLACEHOLDER.fullmatch(text):
         return None
     if "\n" not in text and word_count(text) <= 2 and not _OPTION.match(text):

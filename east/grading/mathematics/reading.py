@@ -129,7 +129,7 @@ def _read_formula(text: str) -> Reading:
     tree, names, relation = assignments(parsed.tree)
     numeral = bare.replace(",", "")
     return Reading(
-        squash(bare),
+        " ".join([squash(bare), *sorted(money)]),
         tree,
         names,
         relation,

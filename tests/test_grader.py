@@ -258,6 +258,11 @@ HOSTILE_VALUES = {
     "binomials in a set": r"\{" + ",".join([BINOMIAL] * 100) + r"\}",
     "binomials behind a sign": r"\pm(" + "+".join([BINOMIAL] * 100) + ")",
     "factorials in a sum": "+".join(["799!"] * 300),
+    "a product of matrices": r"\begin{pmatrix}1&x\\y&0\end{pmatrix}" * 50,
+    "nested products of matrices": "(" * 20 + r"\begin{pmatrix}1&x\\y&0\end{pmatrix})" * 20,
+    "nested sums": r"\sum_{a=1}^{99}\sum_{b=1}^{99}\sum_{c=1}^{99}\sum_{d=1}^{99}abcd",
+    "nested determinants": r"\begin{vmatrix}1&2&3\\" * 20 + "1" + r"&5&6\\7&8&9\end{vmatrix}" * 20,
+    "a sum of vectors": "+".join(["(1,x)(y,2)"] * 150),
     "a slow value": DIVISOR,
     "many slow values": SLOW,
 }

@@ -5,6 +5,8 @@ r"""Canonical typed keys: two answers have the same value exactly when they have
   ("function", values at fixed points)
   ("seq", opening, closing, key, ...)  tuple or interval    ("list", key, ...)  unordered, sorted
   ("union", ...)  ("ratio", ...)  ("matrix", ...)  ("equation", ...)  ("<", ...)  ("text", words)
+  ("or", key, ...)  A or B    ("named", (name, key), ...)  x = 1, y = 2    ("named one", ...)  x = 1 or y = 2
+  ("qualified", direction, ..., key)  5 miles north    ("intersection", ...) and ("without", ...) of what is no interval
 Rational values are computed here, exactly and within bounds. All other values come from `lookup`: child processes
 have computed them with `numeric`.
 """

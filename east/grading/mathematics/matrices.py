@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from fractions import Fraction
 
-from east.grading.mathematics.tree import Tree
+from east.grading.mathematics.tree import Tree, is_larger
 
-MAX_PRODUCT = 100  # rows times rows of two matrices that are multiplied
+MAX_NODES = 2_000  # of an entry of a product; a product with larger ones is not worked out
 MAX_DETERMINANT = 4  # rows; a larger determinant is not worked out
 
 
@@ -98,10 +98,13 @@ def _product(left: Tree, right: Tree) -> Tree:
         return _inner(left[3:], right[3:])
     if left[0] != "matrix" or right[0] != "matrix" or {len(row) for row in left[1:]} != {len(right) - 1}:
         return ("fn", "product", left, right)
-    if len({len(row) for row in right[1:]}) != 1 or len(left) * len(right) > MAX_PRODUCT:
+    if len({len(row) for row in right[1:]}) != 1:
         return ("fn", "product", left, right)
     columns = list(zip(*right[1:], strict=True))
-    return ("matrix", *(tuple(_inner(row, column) for column in columns) for row in left[1:]))
+    rows = [tuple(_inner(row, column) for column in columns) for row in left[1:]]
+    if any(is_larger(entry, MAX_NODES) for row in rows for entry in row):
+        return ("fn", "product", left, right)
+    return ("matrix", *rows)
 
 
 def _inner(row: tuple[Tree, ...], column: tuple[Tree, ...]) -> Tree:

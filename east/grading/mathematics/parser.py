@@ -8,10 +8,11 @@ from typing import NamedTuple
 from east.grading.mathematics import lexer as words
 from east.grading.mathematics import matrices, units
 from east.grading.mathematics.lexer import OutOfBounds, Token, Unreadable, number, tokenize
-from east.grading.mathematics.tree import Tree, depth, spell, substituted, symbols
+from east.grading.mathematics.tree import Tree, depth, is_larger, spell, substituted, symbols
 
 MAX_DEPTH = 40  # nested brackets, exponents and signs
 MAX_TERMS = 100  # of a sum that is written out
+MAX_SUM_NODES = 5_000
 MAX_TREE_DEPTH = 120  # levels of a tree: functions of trees are recursive
 
 
@@ -460,6 +461,8 @@ class _Parser:
         low, high = first[3][1], last[1]
         if low.denominator != 1 or high.denominator != 1 or not 0 <= high - low < MAX_TERMS:
             raise Unreadable(f"a sum that has not 1 to {MAX_TERMS} terms")
+        if is_larger(body, MAX_SUM_NODES // int(high - low + 1)):
+            raise OutOfBounds(f"a sum of more than {MAX_SUM_NODES} nodes")
         terms = [substituted(body, first[2], ("num", low + place)) for place in range(int(high - low) + 1)]
         return _join(head, terms)
 

@@ -3,11 +3,12 @@ r"""The tree of an answer: a nested tuple whose first item names the node.
 ("num", Fraction)  ("sym", name)  ("const", "pi" | "e" | "i" | "oo")  ("text", words)
 ("add", a, ...)  ("mul", a, ...)  ("div", a, b)  ("pow", a, b)  ("neg", a)  ("fact", a)  ("pm", sign, a, b)
 ("fn", name, argument, ...)  with name sin, ..., ln, log (base, argument), root (degree, argument), abs,
-                             floor, ceil, binom (n, k)
+                             floor, ceil, binom (n, k), gcd, lcm, max, min, mod and pmod (a, m), cross (a, b),
+                             product (of matrices, where it is not defined), double factorial
 ("seq", opening, closing, item, ...)  tuple or interval, brackets as written    ("set", item, ...)
 ("list", separators, item, ...)  separators: the connectives used, of "," "and" "or"
-("union", item, ...)  ("rel", operators, member, ...)  ("ratio", item, ...)  ("matrix", row, ...)
-("without", item, item)  a set difference    ("base", digits, base)
+("union", item, ...)  ("intersection", item, ...)  ("without", item, item)  a set difference    ("base", digits, base)
+("rel", operators, member, ...)  ("ratio", item, ...)  ("matrix", row, ...)
 """
 
 from fractions import Fraction
@@ -29,6 +30,16 @@ def depth(tree: Tree) -> int:
         deepest = max(deepest, level)
         waiting.extend((part, level + 1) for part in node if isinstance(part, tuple))
     return deepest
+
+
+def is_larger(tree: Tree, nodes: int) -> bool:
+    """Whether a tree has more nodes than a number, counted up to it."""
+    count, waiting = 0, [tree]
+    while waiting and count <= nodes:
+        node = waiting.pop()
+        count += 1
+        waiting.extend(part for part in node if isinstance(part, tuple))
+    return count > nodes
 
 
 def symbols(tree: object) -> frozenset[str]:

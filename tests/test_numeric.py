@@ -16,7 +16,7 @@ from typing import Any
 
 import mpmath
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, reject, settings
 from hypothesis import strategies as st
 
 from east.grading import workers
@@ -151,13 +151,13 @@ def by_mpmath(tree: Tree, at: dict[str, Fraction]) -> Any:
 def test_values_are_those_of_another_library(tree: Tree, point: int) -> None:
     at = {name: _coordinate(name, point) for name in "xy"}
     key = evaluate(("value", ("add", tree, ("mul", ("num", Fraction(0)), ("sym", "x"), ("sym", "y")))))
-    if key is None or key[0] != "function" or key[1][point] is None:
-        return
+    assume(key is not None and key[0] == "function" and key[1][point] is not None)
+    assert key is not None
     with mpmath.workdps(120):
         try:
             expected = by_mpmath(tree, at)
         except ValueError:
-            return
+            reject()
         assert abs(mpmath.mpf(key[1][point][0]) - expected) <= abs(expected) * mpmath.mpf(10) ** -38
 
 
@@ -186,9 +186,7 @@ def test_hostile_calls_do_not_change_other_calls() -> None:
     """One call exceeds its processor time; the calls before and after it return their values."""
     with Workers("tests.hostile:act", count=2, timeout_s=0.5, memory_mb=512) as pool:
         pool.start()
-        start = time.process_time()
         outcomes = pool.map(["echo", "spin", "echo", "memory", "echo", "exit", "echo", "raise", "print", "echo"])
-        assert time.process_time() - start < 2
     statuses = [outcome.status for outcome in outcomes]
     assert statuses[1] == "timeout" and statuses[3] == "memory" and statuses[5] == "died" and statuses[7] == "failed"
     assert [outcomes[i].value for i in (0, 2, 4, 6, 8, 9)] == ["echo"] * 4 + ["print", "echo"]

@@ -29,7 +29,9 @@ MISSING: Key = ("missing",)
 _KINDS = {
     "number": "number", "big number": "number", "infinity": "number", "qualified": "number", "constant": "symbolic",
     "function": "symbolic", "expression": "symbolic", "seq": "tuple", "list": "list", "named": "list",
-    "union": "interval", "equation": "relation", "<": "relation", "<=": "relation", "!=": "relation",
+    "union": "interval", "intersection": "interval", "without": "interval",
+    "named one": "list", "or": "list", "and": "relation",
+    "equation": "relation", "<": "relation", "<=": "relation", "!=": "relation",
 }  # fmt: skip
 
 

@@ -42,7 +42,9 @@ _ANNOUNCED = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _SUPPOSED = re.compile(
-    r"\b(?:if|suppose|assum\w+|whether|unless)\s+(?:the|your|our|my)?\s*(?:final |correct )?\Z", re.I
+    r"\b(?:(?:if|suppose|assum\w+|whether|unless)\s+(?:the|your|our|my)?\s*(?:final |correct )?"
+    r"|(?:wrong|incorrect|false|not the|not an)\s)\Z",
+    re.IGNORECASE,
 )
 _SAID = re.compile(r"(?<=\s)(?:is|as) (?:(?:the|our|my) (?:final |correct |only )?(?:answer|solution)|(correct))\b")
 _BEFORE = re.compile(r"(\$[^$\n]{1,200}\$|[^\s$]{1,60})\s+\Z")

@@ -26,8 +26,10 @@ def verdict(request: tuple[str, str]) -> bool | None:
     """
     _only_compute()
     gold, response = request
-    answer = parse(response)
-    return bool(verify(parse(f"${gold}$"), answer)) if answer else None
+    answer = parse(response, parsing_timeout=None)  # limits are those of the process, in processor time
+    if not answer:
+        return None
+    return bool(verify(parse(f"${gold}$", parsing_timeout=None), answer, timeout_seconds=None))
 
 
 @functools.cache

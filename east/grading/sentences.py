@@ -62,7 +62,8 @@ _IS = re.compile(
 _IS_BEFORE = re.compile(r"\b(?:is|are|was|were|be|equals|equal to)\s+$")
 UNCERTAIN = re.compile(
     r"\b(?:whether|may(?:be)?|perhaps|might|could|should|seems?|guess|doubt|suppose|wonder|try|trying|if|unless"
-    r"|close|near|contradict\w*|impossible|wrong|false|incorrect"
+    r"|ruled out|reject\w*|none of|too (?:small|large|big|low|high|few|many)|close|near|contradict\w*|impossible"
+    r"|wrong|false|incorrect"
     r"|cannot|never|not(?= be\b))\b|n't\b",
     re.IGNORECASE,
 )
@@ -100,7 +101,14 @@ def closes(text: str) -> bool:
 def bold_values(sentence: str) -> Iterator[str]:
     """The bold numbers and formulas of a sentence that it does not negate, the last one first."""
     for bold in reversed(list(BOLD.finditer(sentence))[-MAX_BOLD:]):
-        claimed = states_value(bold.group(1)) and _claims(sentence[: bold.start()], "")
+        lead, rest = sentence[: bold.start()], BOLD.sub("", sentence[bold.end() :])
+        if (
+            re.search(r"\d", lead + rest)
+            and not _IS_BEFORE.search(f"{lead.rstrip(' :')} ")
+            and not lead.rstrip().endswith("=")
+        ):
+            continue  # one of several numbers
+        claimed = states_value(bold.group(1)) and _claims(lead, "") and not UNCERTAIN.search(rest)
         if claimed and (value := result(bold.group(1).strip(), announced=True)):
             yield value
 
@@ -174,7 +182,7 @@ def _after_equals(sentence: str) -> str | None:
     number = _NUMBER.match(after := sentence.rpartition("=")[2].strip()) if "=" in sentence else None
     if number is None or re.search(r"\d", after[number.end() :]):
         return None
-    if UNCERTAIN.search(sentence) or re.search(r"\bnot\b|n't\b", sentence):
+    if UNCERTAIN.search(sentence) or re.search(r"\b(?:not|no|neither|nor|or)\b|n't\b", sentence):
         return None
     if FOREIGN.search(after):
         return number.group(1)

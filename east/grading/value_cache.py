@@ -28,24 +28,26 @@ class ValueCache:
         self.known: dict[Request, Key | None] = {}
         self.size = 0
         self.counts: Counter[str] = Counter()
+        self.done: set[Requests] = set()  # answers whose values are known
         self.lost: set[Requests] = set()  # answers whose call did not finish
         self.out_of_bounds: set[Request] = set()  # values too large to be computed
 
     def compute(self, answers: Iterable[Requests]) -> None:
-        """Compute the values of answers that are not in the cache. answers: the requests of each."""
-        unknown: dict[Requests, list[Requests]] = {}
-        for requests in set(answers) - self.lost:
-            if missing := requests.difference(self.known):
-                unknown.setdefault(missing, []).append(requests)
-        answers_of = {tuple(sorted(missing, key=order)): of for missing, of in unknown.items()}
-        calls = sorted(answers_of, key=order)
-        for call, outcome in zip(calls, self.pool.map(calls), strict=True):
+        """Compute the values of answers that are not in the cache. answers: the requests of each.
+
+        All values of an answer are computed in its own call, known ones too: whether an answer exceeds its limit does
+        not depend on the answers before it.
+        """
+        calls = {tuple(sorted(requests, key=order)): requests for requests in set(answers) - self.lost - self.done}
+        ordered = sorted(filter(None, calls), key=order)
+        for call, outcome in zip(ordered, self.pool.map(ordered), strict=True):
             self.counts[outcome.status] += 1
             if outcome.status == "ok":
                 self._store(call, outcome.value)
+                self.done.add(calls[call])
             else:
-                self.lost.update(answers_of[call])
-        self.size += sum(len(order(call)) for call in calls)
+                self.lost.add(calls[call])
+        self.size += sum(len(order(call)) for call in ordered)
 
     def _store(self, call: tuple[Request, ...], values: list[Key | None]) -> None:
         for request, value in zip(call, values, strict=True):
@@ -61,6 +63,7 @@ class ValueCache:
         """Empty the cache if it is too large. Called between questions, whose values must stay known."""
         if self.size > MAX_CACHED:
             self.known.clear()
+            self.done.clear()
             self.lost.clear()
             self.out_of_bounds.clear()
             self.size = 0

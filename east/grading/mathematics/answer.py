@@ -14,6 +14,7 @@ class Reading(NamedTuple):
     relation: Tree | None = None  # the whole equation "y = 2x + 3", whose tree is 2x + 3
     units: frozenset[str] = frozenset()
     qualifiers: frozenset[str] = frozenset()  # words that give the number a direction: north, profit, pm
+    stated: bool = False  # the value is that of a sentence: its other words can contradict, but make no other value
     percent: bool = False
     decimal: str | None = None  # the answer as written, if it is a number with a decimal point
     evaluated: bool = True  # written as a value, not as a calculation

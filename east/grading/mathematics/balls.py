@@ -3,6 +3,7 @@
 The precision is that of `flint.ctx`. A value whose error is too large to say anything is not finite.
 """
 
+import functools
 from collections.abc import Callable
 from fractions import Fraction
 from math import log10
@@ -56,7 +57,11 @@ def value_of(tree: Tree, at: dict[str, Fraction], complex_values: bool) -> acb:
         return acb.pi() if tree[1] == "pi" else acb(0, 1) if tree[1] == "i" else acb(1).exp()
     if head not in ("add", "mul", "div", "neg", "pow", "fact", "fn"):
         raise Undefined(f"{head} has no numeric value")
-    terms = _without_opposites(tree[1:]) if head == "add" else tree[2 if head == "fn" else 1 :]
+    terms = tree[2 if head == "fn" else 1 :]
+    if head == "add" and (left := _without_opposites(terms)) != list(terms):
+        if not all(value_of(term, at, complex_values).is_finite() for term in terms):
+            raise Undefined("a term has no value")
+        terms = tuple(left)
     parts = [value_of(part, at, complex_values) for part in terms]
     if head == "add":
         return _sum(parts)
@@ -75,7 +80,7 @@ def value_of(tree: Tree, at: dict[str, Fraction], complex_values: bool) -> acb:
 
 
 def _without_opposites(terms: tuple[Tree, ...]) -> list[Tree]:
-    """The terms of a sum without x and -x, whose digits may be too many to cancel."""
+    """The terms of a sum without x and -x: their difference may need more digits than the last precision has."""
     left = list(terms)
     for term in terms:
         if term[0] == "neg" and term[1] in left:
@@ -148,6 +153,8 @@ def _function(name: str, parts: list[acb], complex_values: bool) -> acb:
         return _root(parts[0], parts[1], complex_values)
     if name == "log":
         return parts[1].log() / parts[0].log()
+    if name in ("max", "min"):
+        return acb(functools.reduce(arb.max if name == "max" else arb.min, map(_real, parts)))
     if name == "binom":
         n, k = parts
         if k.is_exact() and k.imag.is_zero() and (whole := k.real.unique_fmpz()) is not None and 0 <= whole <= 1000:

@@ -39,7 +39,8 @@ def answer_key(reading: Reading, lookup: Lookup, *, ordered: bool = False) -> Ke
         named = sorted(zip(reading.names, keys, strict=True), key=order)
         return ("named one", *named) if reading.tree[1] == "or" else ("named", *named)  # x = 1 or y = 2
     key = tree_key(reading.tree, lookup, ordered=ordered)
-    return ("qualified", *sorted(reading.qualifiers), key) if reading.qualifiers else key
+    directed = reading.qualifiers and not reading.stated
+    return ("qualified", *sorted(reading.qualifiers), key) if directed else key
 
 
 def tree_key(tree: Tree, lookup: Lookup, *, ordered: bool = False) -> Key:

@@ -5,12 +5,13 @@ whose ends are not known as real numbers are left as they are written.
 """
 
 from fractions import Fraction
+from math import inf
 from typing import Any
 
 from east.grading.mathematics.tree import EMPTY, order, spell
 
 Key = tuple[Any, ...]
-INFINITY = Fraction(10) ** 4_000  # beyond every value that has a key of digits
+MAX_PIECES = 100  # intervals and points of a set; larger sets are not worked out
 NOTHING: Key = ("expression", spell(EMPTY))
 _OPPOSITE = {"(": "]", "[": ")", ")": "[", "]": "("}
 
@@ -22,12 +23,12 @@ class _Piece:
         self.opening, self.closing, self.low, self.high = opening, closing, low, high
 
     @property
-    def start(self) -> tuple[Fraction, bool]:
+    def start(self) -> tuple[Fraction | float, bool]:
         """Sorts before every other start with fewer points."""
         return _real(self.low), self.opening == "("
 
     @property
-    def end(self) -> tuple[Fraction, bool]:
+    def end(self) -> tuple[Fraction | float, bool]:
         return _real(self.high), self.closing == "]"
 
     @property
@@ -98,7 +99,7 @@ def _pieces(keys: list[Key]) -> list[_Piece] | None:
             pieces += inner
         else:
             return None
-    return None if any(piece.empty for piece in pieces) else pieces
+    return None if len(pieces) > MAX_PIECES or any(piece.empty for piece in pieces) else pieces
 
 
 def _key(pieces: list[_Piece]) -> Key:
@@ -126,7 +127,7 @@ def _is_end(key: Key) -> bool:
     return key[0] == "infinity" or _is_real(key)
 
 
-def _real(key: Key) -> Fraction:
+def _real(key: Key) -> Fraction | float:
     if key[0] == "infinity":
-        return INFINITY if key[1] == "+" else -INFINITY
+        return inf if key[1] == "+" else -inf
     return Fraction(key[1])

@@ -37,7 +37,6 @@ SPELLINGS = {f"{prefix}{name}": f"arc{name}" for name in HYPERBOLIC for prefix i
 }  # fmt: skip
 FUNCTIONS = TRIGONOMETRIC | HYPERBOLIC | INVERSES | SPELLINGS.keys() | {"cis", "exp", "ln", "log", "lg"}
 ACCENTS = {"\\vec", "\\hat", "\\bar", "\\overline", "\\tilde", "\\widehat", "\\widetilde", "\\overrightarrow", "\\dot"}
-APPLIED = frozenset("fghpqEFGHPQTSV")  # letters that are functions before a bracket: f(2) is not 2f
 FUNCTIONS_OF_ANYTHING = {"f", "g", "F", "G", "\\Gamma", "\\phi", "\\varphi", "\\sigma", "\\zeta", "\\psi"}
 WRITTEN = {
     "sqrt": "\\sqrt", "cbrt": "\\sqrt", "abs": "abs", "floor": "floor", "ceil": "ceil", "binom": "\\binom"

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from fractions import Fraction
 
-from east.grading.mathematics.tree import Tree, is_larger
+from east.grading.mathematics.tree import Tree, is_larger, symbols
 
 MAX_NODES = 2_000  # of an entry of a product; a product with larger ones is not worked out
 MAX_DETERMINANT = 4  # rows; a larger determinant is not worked out
@@ -49,8 +49,8 @@ def identity_or_zero(tree: Tree, rows: int, columns: int) -> Tree | None:
 def worked_out(tree: Tree) -> Tree | None:
     """The matrix or vector that a calculation with matrices or vectors gives; None for other trees.
 
-    Sums, products of matrices, multiples by a scalar, the dot product of vectors. A product of matrices that is not
-    defined keeps its order: it is a function of its factors.
+    Sums, products of matrices, multiples by a scalar. A product of matrices that is not defined, of vectors, or
+    with names of matrices keeps its order: it is a function of its factors.
     """
     if tree[0] not in ("add", "neg", "mul", "div"):
         return tree if tree[0] == "matrix" or tree[:3] == ("seq", "(", ")") else None
@@ -59,6 +59,8 @@ def worked_out(tree: Tree) -> Tree | None:
         return None
     if tree[0] == "add":
         return _sum([part for part in parts if part is not None]) if None not in parts else None
+    if any(part is None and _is_matrix_name(factor) for part, factor in zip(parts, tree[1:], strict=True)):
+        return ("fn", "product", *tree[1:])  # P D P^-1
     several = [part for part in parts if part is not None]
     scalars = (
         tree[1:] if tree[0] == "div" else tuple(p for p, whole in zip(tree[1:], parts, strict=True) if whole is None)
@@ -75,9 +77,16 @@ def worked_out(tree: Tree) -> Tree | None:
     return _entries(product, lambda entry: ("mul", *scalars, entry)) if scalars else product
 
 
+def _is_matrix_name(tree: Tree) -> bool:
+    return any(name[:1].isupper() for name in symbols(tree))
+
+
+def dot(left: Tree, right: Tree) -> Tree:
+    """The dot product of two vectors of one length."""
+    return _inner(left[3:], right[3:])
+
+
 def _entries(whole: Tree, change: Callable[[Tree], Tree]) -> Tree:
-    if whole[0] == "add":  # a dot product
-        return change(whole)
     if whole[0] == "seq":
         return (*whole[:3], *map(change, whole[3:]))
     return ("matrix", *(tuple(map(change, row)) for row in whole[1:]))
@@ -93,9 +102,7 @@ def _sum(terms: list[Tree]) -> Tree | None:
 
 
 def _product(left: Tree, right: Tree) -> Tree:
-    """The product of two matrices, the dot product of two vectors; ("fn", "product", ...) of others."""
-    if left[0] == right[0] == "seq" and len(left) == len(right):
-        return _inner(left[3:], right[3:])
+    """The product of two matrices; ("fn", "product", ...) of others."""
     if left[0] != "matrix" or right[0] != "matrix" or {len(row) for row in left[1:]} != {len(right) - 1}:
         return ("fn", "product", left, right)
     if len({len(row) for row in right[1:]}) != 1:

@@ -19,14 +19,14 @@ from east.grading.mathematics.canonical import Key
 from east.grading.mathematics.rational import MAX_BITS, exact
 from east.grading.mathematics.tree import Tree, symbols
 
-NEAR, FAR, DISTANT, WHOLE = 4, 4, 2, 1  # points within 3.1, within 35, within 400, and a whole number
+NEAR, FAR, DISTANT, WHOLE = 4, 4, 4, 1  # points with |x| within 3.1, within 35, within 40,000; a whole number
 POINTS = NEAR + FAR + DISTANT + WHOLE
 PRIME = 2**48 - 59  # denominator of coordinates: no value is a decimal number that ends where it is rounded
 PRECISIONS = (64, 150, 400)  # significant digits of computations; each is tried if the one before is not enough
 CANCELLED = arb(10) ** -250  # a value of the last precision within this of 0 is 0
 MAX_EXPONENT = 3_000  # digits before the decimal point
 MAX_EXACT_BITS = 1_000_000  # of a rational; above `rational.MAX_BITS` its hash is its key
-MAX_DENOMINATOR = 10_000  # of a rational value that is recognised by its digits: cos(pi/3)
+MAX_DENOMINATOR = 10**9  # of a rational value that is recognised by its digits: cos(pi/3)
 
 Request = tuple[str, Tree]  # (mode, tree)
 OUT_OF_BOUNDS: Key = ("out of bounds",)
@@ -66,8 +66,12 @@ def evaluate(request: Request) -> Key | None:
         return None
     if mode == "value":
         digits = [None if value is None else _digits(value) for value in values]
-        if None not in digits and len(set(digits)) == 1:
-            return _constant(next(value for value in values if value is not None))
+        if (
+            None not in digits[: NEAR + FAR] and len({*digits} - {None}) == 1
+        ):  # far away cosh^2 - sinh^2 needs too many digits
+            constant = next(value for value in values if value is not None)
+            near = _near(constant)
+            return ("constant", *_digits(constant)) if near is None else ("number", near)
         return ("function", tuple(digits))
     scale = next((value for value in values if value is not None and not value.is_zero()), None)
     if scale is None:
@@ -81,11 +85,16 @@ def evaluate(request: Request) -> Key | None:
 
 
 def _constant_key(tree: Tree) -> Key | None:
-    rational = exact(tree, max_bits=MAX_EXACT_BITS)
-    if rational is not None:
-        return ("number", rational) if _small(rational) else ("big number", _hash(rational))
+    if (known := exact(tree, max_bits=MAX_EXACT_BITS)) is not None:
+        return ("number", known) if _small(known) else ("big number", _hash(known))
     value = _certain(lambda: value_of(tree, {}, True))
-    return None if value is None else _constant(value)
+    if value is None:
+        return None
+    with ctx.workdps(PRECISIONS[-1] + max(0, exponent_of(value))):
+        near = _near(value)
+        if near is not None and value_of(tree, {}, True).real.contains(rational(near)):
+            return ("number", near) if _small(near) else ("big number", _hash(near))
+    return ("constant", *_digits(value))
 
 
 def _defined(values: list[acb | None]) -> int:
@@ -121,7 +130,7 @@ def _coordinate(name: str, point: int) -> Fraction:
     if point < NEAR + FAR:
         return (3 + 32 * fraction) * (sign if seed[7] % 4 else -sign)
     if point < NEAR + FAR + DISTANT:
-        return (40 + 360 * fraction) * sign
+        return (40 + 360 * fraction) * (1 if point < NEAR + FAR + 2 else 100) * sign
     return Fraction(11 + seed[8] % 87)
 
 
@@ -185,10 +194,10 @@ def _decimal(part: arb, digits: int) -> str:
     return "0.0" if part.is_zero() else part.mid().str(digits, radius=False)
 
 
-def _constant(value: acb) -> Key:
-    """The key of a constant: a number if it is a simple rational (sqrt(25), cos(pi/3)), otherwise its digits."""
-    if value.imag.is_zero() and abs(value) < 10**12:
-        near = Fraction(value.real.mid().str(DIGITS + 20, radius=False)).limit_denominator(MAX_DENOMINATOR)
-        if value.real.contains(rational(near)):
-            return ("number", near)
-    return ("constant", *_digits(value))
+def _near(value: acb) -> Fraction | None:
+    """The simple rational that a value may be: sqrt(25), cos(pi/3), (1 + i)^100; None if its digits rule it out."""
+    if not value.imag.is_zero():
+        return None
+    digits = DIGITS + 15 + max(0, exponent_of(value))
+    near = Fraction(value.real.mid().str(digits, radius=False)).limit_denominator(MAX_DENOMINATOR)
+    return near if value.real.contains(rational(near)) else None

@@ -162,7 +162,11 @@ class _Parser:
                 self.next()
                 factors[-1] = ("fn", "cross", factors[-1], self.signed())
             elif self.take("*", "\\cdot", "\\times"):
-                factors.append(self.signed())
+                factor = self.signed()
+                if factors[-1][:3] == factor[:3] == ("seq", "(", ")") and len(factors[-1]) == len(factor):
+                    factors[-1] = matrices.dot(factors[-1], factor)
+                else:
+                    factors.append(factor)
             elif self.take("\\bmod", "\\mod"):
                 factors = [("fn", "mod", _join("mul", factors), self.argument())]
             elif self.take("\\pmod"):
@@ -337,7 +341,7 @@ class _Parser:
         """f(x), f^{-1}(x), f(2) and P(A) as one symbol; P of P(1 + r), which is a product."""
         start, name = self.position, function[1]
         anything = name.rstrip("'") in words.FUNCTIONS_OF_ANYTHING
-        if not anything and name.rstrip("'").split("_")[0] not in words.APPLIED:
+        if len(name.lstrip("\\").split("_")[0].rstrip("'")) > 1 and not name.startswith("\\"):
             return function
         if name == "E" and self.at("[", "("):  # an expectation, of random variables in capitals
             argument = self.primary()

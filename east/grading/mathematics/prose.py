@@ -69,7 +69,7 @@ def is_quantity(left: str) -> bool:
 
 
 def stated(text: str) -> tuple[Fraction | None, str]:
-    """(the number that a sentence states, the words after it): its only one, or a result after "="; None for no number.
+    """(the number that a sentence states, the words around it): its only one, or a result after "="; None for none.
 
     A result is the number after one name or calculation: "so x = 5", "the total is 2 * 3 = 6", and not "the circle is
     x^2 + y^2 = 109" or "x = 1 and x = 2".
@@ -94,7 +94,7 @@ def stated(text: str) -> tuple[Fraction | None, str]:
         return None, ""
     if _LETTER.search(after) or _LETTER.search(before) and not _STATED.search(lead):
         return None, ""
-    return _value(numbers[0].group(1)), after
+    return _value(numbers[0].group(1)), f"{before} {after}"
 
 
 def _names_one(left: str) -> bool:

@@ -17,8 +17,16 @@ forward forwards / backward backwards
 clockwise / counterclockwise anticlockwise
 off discount cheaper / more increase increment gain profit rise growth surplus credit markup overpaid /
 less fewer decrease loss losse drop decline reduction deficit short shortage debt debit underpaid
-win success / failure lose
-gained deposited earned received saved / lost withdrawn spent paid owed
+win success passed / failure lose failed
+gained deposited earned received saved won income / lost withdrawn spent paid owed expense
+rose climbed / fell dropped sank
+bought / sold
+head heads / tail tails
+full / empty
+ascending / descending
+vertical / horizontal
+top / bottom
+overweight / underweight
 older old / younger young
 longer taller larger bigger greater higher / shorter smaller lower
 heavier / lighter
@@ -45,13 +53,14 @@ _VALUES = {
     for words in row.split("/")
     for word in words.split()
 }
+_COMPOUND = re.compile(r"\b(counter|anti|north|south)[\s-]+(?=clock|east|west)", re.IGNORECASE)  # north-east
 NEGATIVE = _VALUES["less"]
 HALF_DAYS = {"a": _VALUES["am"], "p": _VALUES["pm"]}
 
 
 def qualifiers(phrase: str) -> frozenset[str]:
     """The values of the words in a phrase: row of the table, and first word with the same meaning."""
-    words = re.findall("[A-Za-z]+", phrase)
+    words = re.findall("[A-Za-z]+", _COMPOUND.sub(r"\1", phrase))
     found = (_VALUES.get(form) for word in words for form in (word, word.lower(), word.lower().removesuffix("s")))
     return frozenset(value for value in found if value)
 

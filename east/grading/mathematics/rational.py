@@ -1,6 +1,5 @@
 """Exact rational values of trees, computed within bounds that keep every computation short."""
 
-from collections.abc import Mapping
 from fractions import Fraction
 from math import gcd, isqrt, lcm, prod
 
@@ -12,19 +11,17 @@ MAX_BITS = 2_000  # of a numerator or denominator: an operation takes microsecon
 MAX_ROOT_BITS = 1_000
 
 
-def exact(tree: Tree, at: Mapping[str, Fraction] | None = None, *, max_bits: int = MAX_BITS) -> Fraction | None:
-    """The rational value of a tree with its symbols' values in `at`; None if it has none of at most max_bits."""
+def exact(tree: Tree, *, max_bits: int = MAX_BITS) -> Fraction | None:
+    """The rational value of a tree without symbols; None if it has none of at most max_bits."""
     head = tree[0]
     if head == "num":
         assert isinstance(tree[1], Fraction)
         return tree[1]
-    if head == "sym":
-        return at.get(tree[1]) if at else None
     if head not in ("add", "mul", "div", "neg", "pow", "fact", "fn"):
         return None
     values: list[Fraction] = []
     for part in tree[2 if head == "fn" else 1 :]:
-        value = exact(part, at, max_bits=max_bits)
+        value = exact(part, max_bits=max_bits)
         if value is None:
             return None
         values.append(value)

@@ -125,7 +125,14 @@ def _read_formula(text: str) -> Reading:
         tree = None if number is None else ("num", number)
         others = tuple(filter(None, [option(text)]))
         qualified = qualifiers(words) - {NEGATIVE} if tree else frozenset()  # "she earned 40 less" states 40
-        return Reading(plain(bare) or text, tree, qualifiers=qualified, out_of_bounds=out_of_bounds, others=others)
+        return Reading(
+            plain(bare) or text,
+            tree,
+            qualifiers=qualified,
+            stated=tree is not None,
+            out_of_bounds=out_of_bounds,
+            others=others,
+        )
     tree, names, relation = assignments(parsed.tree)
     numeral = bare.replace(",", "")
     return Reading(

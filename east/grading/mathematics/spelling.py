@@ -183,7 +183,7 @@ def _balanced(text: str) -> bool:
 def split_money(text: str) -> tuple[str, frozenset[str]]:
     """(the text without currency signs, the units that they stand for: dollar, euro, none for other currencies)."""
     signs = "".join(_MONEY.findall(text))
-    names = {"$": "dollar", "USD": "dollar", "€": "euro", "EUR": "euro"}
+    names = {"$": "dollar", "USD": "dollar", "€": "euro", "EUR": "euro", "£": "pound", "₹": "rupee", "¥": "yen"}
     return _MONEY.sub("", text).strip(), frozenset(name for sign, name in names.items() if sign in signs)
 
 

@@ -79,4 +79,5 @@ def spell(tree: Any) -> str:
     if not isinstance(tree, tuple):
         return str(tree)
     parts = [spell(part) for part in tree[1:]]
-    return f"{tree[0]}({' '.join(sorted(parts) if tree[0] in ('add', 'mul') else parts)})" if tree else "()"
+    unordered = tree[:1] in (("add",), ("mul",)) or tree[:2] in (("fn", "max"), ("fn", "min"))
+    return f"{tree[0]}({' '.join(sorted(parts) if unordered else parts)})" if tree else "()"

@@ -14,8 +14,9 @@ from east.grading.mathematics.qualifiers import qualifiers
 _NAMES = (
     "meter m metre|cm centimeter centimetre|mm millimeter millimetre|km kilometer kilometre|inch in inches|"
     "foot ft feet|yard yd|mile mi|gram g|kg kilogram|mg milligram|pound lb|ounce oz|ton tonne|second s sec|minute min|"
-    "hour h hr|day|week|month|year yr|dollar usd buck|euro eur|cent|percent pct percentage|liter l litre|"
-    "milliliter ml millilitre|gallon gal|degree deg|radian rad|hertz hz|kilohertz khz|"
+    "hour h hr|day|week|month|year yr|decade|century centurie|dollar usd buck|euro eur|cent|rupee inr|yen jpy|peso|"
+    "percent pct percentage|liter l litre|"
+    "milliliter ml millilitre|gallon gal|quart qt|pint|cup|degree deg|radian rad|hertz hz|kilohertz khz|"
     "megahertz mhz|gigahertz ghz|kilowatt kw|kwh|watt w|"
     "joule j|newton n|volt v|kilobyte kb|megabyte mb|gigabyte gb|tb terabyte|bit|byte|calorie cal|kcal|"
     "mole mol|pascal pa|kilopascal kpa|acre|hectare ha|knot"
@@ -25,7 +26,7 @@ _PREFIXES = {"k": "kilo", "M": "mega", "G": "giga", "c": "centi", "d": "deci", "
 _PREFIXED = {"W": "watt", "J": "joule", "V": "volt", "N": "newton", "Pa": "pascal", "Hz": "hertz", "L": "liter",
              "b": "bit", "B": "byte", "eV": "electronvolt", "A": "ampere", "mol": "mole"}  # fmt: skip
 _CASED = {short + letter: prefix + unit for short, prefix in _PREFIXES.items() for letter, unit in _PREFIXED.items()}
-_SPELLED = {prefix + unit for prefix in _PREFIXES.values() for unit in _PREFIXED.values()}
+_SPELLED = {prefix + unit for prefix in _PREFIXES.values() for unit in (*_PREFIXED.values(), "meter", "gram", "second")}
 _RATES = {"mph": ("mile", "hour"), "kph": ("km", "hour"), "kmh": ("km", "hour"), "kmph": ("km", "hour"),
           "fps": ("foot", "second"), "mps": ("meter", "second")}  # fmt: skip
 LETTER_UNITS = "mgshlLNJWV"  # letters that may be a unit
@@ -39,7 +40,7 @@ _MATHEMATICAL = (
     "raised mod modulo base binary hex hexadecimal octal inverse conjugate or and not isn is least most above "
     "below under beyond exceeding between to through if unless except half halves quarter quarters dozen dozens "
     "gross negative positive twice double doubled triple tripled quadrupled quintupled halved quartered remainder lakh "
-    "crore score repeating "
+    "crore score ppm permille basis repeating "
     "recurring bar false wrong incorrect infinity"
 )
 _CALENDAR = (
@@ -73,9 +74,8 @@ def known(word: str) -> str | None:
     if word in _CASED:
         return _CASED[word]
     lower = word.lower()
-    if lower.removesuffix("s") in _SPELLED:
-        return lower.removesuffix("s")
-    return _UNITS.get(lower) or _UNITS.get(lower.removesuffix("s")) or (lower if lower in _RATES else None)
+    single = lower.removesuffix("s").replace("metre", "meter").replace("litre", "liter")
+    return _UNITS.get(lower) or _UNITS.get(single) or (single if single in _SPELLED or lower in _RATES else None)
 
 
 def is_unit(phrase: str) -> bool:

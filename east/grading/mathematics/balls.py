@@ -147,7 +147,8 @@ def _function(name: str, parts: list[acb], complex_values: bool) -> acb:
         raise TooLarge("an argument")
     if name not in ("abs", "ln", "log", "root", "binom") and abs(parts[0]) < TINY and not parts[0].contains(0):
         raise Undefined("an argument is too close to 0")
-    if name in ("ln", "log") and parts[-1].imag.is_zero() and parts[-1].real <= 0 and not complex_values:
+    positive = parts if name in ("ln", "log") and not complex_values else []  # the base of a logarithm as well
+    if any(part.imag.is_zero() and part.real <= 0 for part in positive):
         raise Undefined("logarithm outside its domain")
     if name == "root":
         return _root(parts[0], parts[1], complex_values)

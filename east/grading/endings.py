@@ -20,19 +20,19 @@ _CHOICE = re.compile(r"[\s*]*\(?([A-J])\)?\.?[\s*]*")
 _QUOTED = re.compile(r"\s*[-−$€£]?[\d,]*\.?\d+\s*%?\s*")
 
 
-def bold(tail: str) -> Iterator[str]:
-    """The bold numbers and formulas of the last sentence, the last one first."""
-    for sentence in _last_sentences(tail):
+def bold(said: list[str]) -> Iterator[str]:
+    """The bold numbers and formulas of the last sentence, the last one first. said: `last_sentences`."""
+    for sentence in said:
         yield from bold_values(sentence)
 
 
-def last_sentence(tail: str) -> Iterator[str]:
-    """The number or formula that the last sentence states."""
+def last_sentence(tail: str, said: list[str]) -> Iterator[str]:
+    """The number or formula that the last sentence states. said: the `last_sentences` of `tail`."""
     if display := _display(tail):
         yield display
     elif choice := _CHOICE.fullmatch(tail.rstrip().rpartition("\n")[2]):
         yield choice.group(1)
-    for sentence in () if display else _last_sentences(tail):
+    for sentence in () if display else said:
         if "answer" not in sentence.lower() and (value := result(sentence)):  # else it is an announcement
             yield value
 
@@ -57,8 +57,11 @@ def last_number(tail: str) -> Iterator[str]:
     yield glued.strip("*") if re.search(r"\\[a-zA-Z]|[a-zA-Z^]", glued) else last.group()
 
 
-def _last_sentences(tail: str) -> list[str]:
-    """The last sentence of the last line that says something; none for data, for code and for an item of a list."""
+def last_sentences(tail: str) -> list[str]:
+    """The last sentence of the last line that says something; none for data, for code and for an item of a list.
+
+    A list of one sentence, or of none.
+    """
     lines = [line for line in tail.splitlines() if line.strip()]
     while lines and CLOSING.match(lines[-1]) and not lines[-1].strip().startswith("```"):
         lines.pop()

@@ -100,8 +100,9 @@ def _found(tail: str, extraction: Extraction, truncated: bool) -> Iterator[tuple
     if truncated:
         return
     tail = marks.without_special(tail)
-    yield "bold", endings.bold(tail)
-    yield "last sentence", endings.last_sentence(tail)
+    said = endings.last_sentences(tail)
+    yield "bold", endings.bold(said)
+    yield "last sentence", endings.last_sentence(tail, said)
     if extraction == "last number":
         yield "last number", endings.last_number(tail)
 

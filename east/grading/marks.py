@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 
 from east.grading.announced import FENCE, after_mark
-from east.grading.endings import bold, last_sentence
+from east.grading.endings import bold, last_sentence, last_sentences
 from east.grading.sentences import sentences, word_count
 
 MAX_MARKS = 12  # marks read, from the end of the text
@@ -89,7 +89,8 @@ def field(text: str) -> str | None:
         return text.strip("*` ")
     if len(sentences(text)) == 1 and "\n" not in text:
         return after_mark(text)
-    found = (next(find, None) for find in (announcements(text, False), bold(text), last_sentence(text)))
+    said = last_sentences(text)
+    found = (next(find, None) for find in (announcements(text, False), bold(said), last_sentence(text, said)))
     return next((answer for answer in found if answer), None) or _behind(text, prose_counts=False)
 
 

@@ -46,8 +46,9 @@ def _match(gold: Reading, answer: Reading, lookup: Lookup, options: Grading) -> 
         return None
     if len(gold.names) > 1 and len(answer.names) > 1:
         return _same_named(answer_key(gold, lookup), answer_key(answer, lookup), answer, options)
+    keys = _keys(_as_matrix(answer, gold), lookup, options)
     for gold_key in _keys(_as_matrix(gold, answer), lookup, options):
-        for key in _keys(_as_matrix(answer, gold), lookup, options):
+        for key in keys:
             if "rel" in (gold.tree[0], answer.tree[0]) and "in order" in (gold_key[0], key[0]):
                 continue  # 2 < x < 5 is no pair (2, 5)
             if reason := _same(gold_key, key, answer, options) or _set_of_one(gold_key, key, answer, options):

@@ -16,7 +16,7 @@ Requests = frozenset[Request]  # all values of one answer
 class ValueCache:
     """Keys of expressions, computed in child processes and cached.
 
-    All requests of an answer share one call and its deadline, so an answer with a hundred slow values takes no longer
+    All requests of an answer share one call and its limit, so an answer with a hundred slow values takes no longer
     than an answer with one. If a call does not finish, its answers are added to `lost`, and their values stay unknown.
     counts: calls by outcome (`workers.Status`).
     """

@@ -17,7 +17,7 @@ def sections(title: str, graded: Artifact) -> list[Section]:
         return []
     responses, no_answer = found["responses"], found["no_answer"]
     text = [f"{responses:,} responses, {found['correct']:,} right, {found['missing']:,} without an answer."]
-    if found.get("conflicting_marks"):
+    if found["conflicting_marks"]:
         text.append(f"In {found['conflicting_marks']:,} responses marks of one kind disagree; the last one is taken.")
     if advice := not_found_advice(no_answer):
         share = f"{no_answer['missing']:,} of {no_answer['ended']:,} responses that ended have no answer"

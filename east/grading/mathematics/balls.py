@@ -58,13 +58,9 @@ def value_of(tree: Tree, at: dict[str, Fraction], complex_values: bool) -> acb:
     if head not in ("add", "mul", "div", "neg", "pow", "fact", "fn"):
         raise Undefined(f"{head} has no numeric value")
     terms = tree[2 if head == "fn" else 1 :]
-    if head == "add" and (left := _without_opposites(terms)) != list(terms):
-        if not all(value_of(term, at, complex_values).is_finite() for term in terms):
-            raise Undefined("a term has no value")
-        terms = tuple(left)
-    parts = [value_of(part, at, complex_values) for part in terms]
+    parts = [value_of(term, at, complex_values) for term in terms]
     if head == "add":
-        return _sum(parts)
+        return _sum(_without_opposites(terms, parts))
     if head == "mul":
         product = parts[0]
         for part in parts[1:]:
@@ -79,14 +75,19 @@ def value_of(tree: Tree, at: dict[str, Fraction], complex_values: bool) -> acb:
     return _function("fact" if head == "fact" else tree[1], parts, complex_values)
 
 
-def _without_opposites(terms: tuple[Tree, ...]) -> list[Tree]:
-    """The terms of a sum without x and -x: their difference may need more digits than the last precision has."""
-    left = list(terms)
-    for term in terms:
-        if term[0] == "neg" and term[1] in left:
-            left.remove(term)
-            left.remove(term[1])
-    return left or [("num", Fraction(0))]
+def _without_opposites(terms: tuple[Tree, ...], parts: list[acb]) -> list[acb]:
+    """The values of a sum's terms without those of x and -x, whose difference may need too many digits.
+
+    Raises Undefined if there is such a pair and a term has no value.
+    """
+    left = dict(enumerate(terms))
+    for place, term in enumerate(terms):
+        opposite = next((other for other, x in left.items() if term == ("neg", x)), None)
+        if opposite is not None and place in left:
+            del left[place], left[opposite]
+    if len(left) < len(terms) and not all(part.is_finite() for part in parts):
+        raise Undefined("a term has no value")
+    return [parts[place] for place in left] or [acb(0)]
 
 
 def _sum(parts: list[acb]) -> acb:
@@ -108,10 +109,10 @@ def _power(tree: Tree, base: acb, exponent: acb, complex_values: bool) -> acb:
         raise TooLarge("a power")
     if change < TINY and not change.contains(0):
         raise Undefined("a power is too close to 1")
-    rational = exact(tree[2])
-    if rational is None or rational.denominator == 1 or not (base.imag.is_zero() and base.real < 0):
+    power = exact(tree[2])
+    if power is None or power.denominator == 1 or not (base.imag.is_zero() and base.real < 0):
         return base**exponent
-    return _real_root(base, rational, complex_values)
+    return _real_root(base, power, complex_values)
 
 
 def _real_root(value: acb, power: Fraction, complex_values: bool) -> acb:

@@ -23,12 +23,9 @@ def solve(operators: tuple[str, ...], members: tuple[Tree, ...]) -> tuple[Tree, 
 
     A chain has one set for each of its signs. Only one member may have a variable.
     """
-    if not set(operators) <= {"<", "<="}:
-        return None
-    free = [member for member in members if symbols(member)]
-    if len(free) != 1 or members[0] is not free[0] and members[-1] is not free[0] and len(members) != 3:
-        return None
-    if len(operators) > 2 or len(operators) == 2 and members[1] is not free[0]:
+    free = [place for place, member in enumerate(members) if symbols(member)]
+    solvable = len(members) == 2 and len(free) == 1 or len(members) == 3 and free == [1]  # a < x, x < b, a < x < b
+    if not set(operators) <= {"<", "<="} or not solvable:
         return None
     sets = [_solve_one(operator, *members[place : place + 2]) for place, operator in enumerate(operators)]
     return tuple(one for one in sets if one is not None) if None not in sets else None

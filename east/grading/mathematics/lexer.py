@@ -24,9 +24,9 @@ class Token(NamedTuple):
 
 RELATIONS = {
     "=": "=", "==": "=", ":=": "=", "<": "<", ">": ">", "<=": "<=", ">=": ">=", "!=": "!=", "\\lt": "<",
-    "\\gt": ">", "\\le": "<=", "\\leq": "<=", "\\leqslant": "<=", "\\ge": ">=", "\\geq": ">=",
-    "\\geqslant": ">=", "\\ne": "!=", "\\neq": "!=", "\\in": "in", "\\approx": "~", "\\equiv": "==",
-    "\\to": "->", "\\rightarrow": "->", "\\implies": "->", "\\Rightarrow": "->", "\\simeq": "~",
+    "\\gt": ">", "\\le": "<=", "\\leqslant": "<=", "\\ge": ">=",
+    "\\geqslant": ">=", "\\ne": "!=", "\\in": "in", "\\approx": "~", "\\equiv": "==",
+    "\\to": "->", "\\implies": "->", "\\Rightarrow": "->", "\\simeq": "~",
 }  # fmt: skip
 TRIGONOMETRIC = {"sin", "cos", "tan", "cot", "sec", "csc"}
 ANGULAR = TRIGONOMETRIC | {"cis"}  # functions of an angle, which may be in degrees
@@ -36,7 +36,7 @@ SPELLINGS = {f"{prefix}{name}": f"arc{name}" for name in HYPERBOLIC for prefix i
     "asin": "arcsin", "acos": "arccos", "atan": "arctan", "tg": "tan", "ctg": "cot", "arctg": "arctan", "cosec": "csc",
 }  # fmt: skip
 FUNCTIONS = TRIGONOMETRIC | HYPERBOLIC | INVERSES | SPELLINGS.keys() | {"cis", "exp", "ln", "log", "lg"}
-ACCENTS = {"\\vec", "\\hat", "\\bar", "\\overline", "\\tilde", "\\widehat", "\\widetilde", "\\overrightarrow", "\\dot"}
+ACCENTS = {"\\vec", "\\hat", "\\bar", "\\overline", "\\tilde", "\\widehat", "\\widetilde", "\\dot"}
 FUNCTIONS_OF_ANYTHING = {"f", "g", "F", "G", "\\Gamma", "\\phi", "\\varphi", "\\sigma", "\\zeta", "\\psi"}
 WRITTEN = {
     "sqrt": "\\sqrt", "cbrt": "\\sqrt", "abs": "abs", "floor": "floor", "ceil": "ceil", "binom": "\\binom"

@@ -62,16 +62,14 @@ def worked_out(tree: Tree) -> Tree | None:
     if any(part is None and _is_matrix_name(factor) for part, factor in zip(parts, tree[1:], strict=True)):
         return ("fn", "product", *tree[1:])  # P D P^-1
     several = [part for part in parts if part is not None]
-    scalars = (
-        tree[1:] if tree[0] == "div" else tuple(p for p, whole in zip(tree[1:], parts, strict=True) if whole is None)
-    )
+    scalars = [factor for part, factor in zip(parts, tree[1:], strict=True) if part is None]
     product = several[0]
     for factor in several[1:]:
         product = _product(product, factor)
         if product[0] == "fn":
             return ("fn", "product", *several)
     if tree[0] == "div":
-        return _entries(product, lambda entry: ("div", entry, scalars[1]))
+        return _entries(product, lambda entry: ("div", entry, *scalars))
     if tree[0] == "neg":
         return _entries(product, lambda entry: ("neg", entry))
     return _entries(product, lambda entry: ("mul", *scalars, entry)) if scalars else product
@@ -103,14 +101,15 @@ def _sum(terms: list[Tree]) -> Tree | None:
 
 def _product(left: Tree, right: Tree) -> Tree:
     """The product of two matrices; ("fn", "product", ...) of others."""
+    unknown = ("fn", "product", left, right)
     if left[0] != "matrix" or right[0] != "matrix" or {len(row) for row in left[1:]} != {len(right) - 1}:
-        return ("fn", "product", left, right)
+        return unknown
     if len({len(row) for row in right[1:]}) != 1:
-        return ("fn", "product", left, right)
+        return unknown
     columns = list(zip(*right[1:], strict=True))
     rows = [tuple(_inner(row, column) for column in columns) for row in left[1:]]
     if any(is_larger(entry, MAX_NODES) for row in rows for entry in row):
-        return ("fn", "product", left, right)
+        return unknown
     return ("matrix", *rows)
 
 

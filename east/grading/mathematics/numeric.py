@@ -23,6 +23,7 @@ NEAR, FAR, DISTANT, WHOLE = 4, 4, 4, 1  # points with |x| within 3.1, within 35,
 POINTS = NEAR + FAR + DISTANT + WHOLE
 PRIME = 2**48 - 59  # denominator of coordinates: no value is a decimal number that ends where it is rounded
 PRECISIONS = (64, 150, 400)  # significant digits of computations; each is tried if the one before is not enough
+SPARE = 10  # digits before the point for which the first precision has room
 CANCELLED = arb(10) ** -250  # a value of the last precision within this of 0 is 0
 MAX_EXPONENT = 3_000  # digits before the decimal point
 MAX_EXACT_BITS = 1_000_000  # of a rational; above `rational.MAX_BITS` its hash is its key
@@ -66,9 +67,8 @@ def evaluate(request: Request) -> Key | None:
         return None
     if mode == "value":
         digits = [None if value is None else _digits(value) for value in values]
-        if (
-            None not in digits[: NEAR + FAR] and len({*digits} - {None}) == 1
-        ):  # far away cosh^2 - sinh^2 needs too many digits
+        # undefined in the distance is no objection: cosh^2 - sinh^2 needs too many digits there
+        if None not in digits[: NEAR + FAR] and len({*digits} - {None}) == 1:
             constant = next(value for value in values if value is not None)
             near = _near(constant)
             return ("constant", *_digits(constant)) if near is None else ("number", near)
@@ -119,9 +119,7 @@ def _coordinate(name: str, point: int) -> Fraction:
     at whole numbers (ceil x and floor x + 1).
     """
     seed = hashlib.sha256(f"{name}/{point}".encode()).digest()
-    fraction = Fraction(
-        int.from_bytes(seed[:6], "big") % PRIME, PRIME
-    )  # no decimal number: nothing is rounded at a tie
+    fraction = Fraction(int.from_bytes(seed[:6], "big") % PRIME, PRIME)
     if point < NEAR:
         size = Fraction(1, 5) + fraction * Fraction(7, 10) if point % 2 == 0 else Fraction(11, 10) + fraction * 2
         pattern = ord(name) % 3 if len(name) == 1 else seed[6] % 3  # neighbours in the alphabet have unlike signs
@@ -156,11 +154,12 @@ def _certain(compute: Callable[[], acb]) -> acb | None:
                 return None
             if not value.is_finite():
                 continue
-            before_point = max(0, exponent_of(value))
-            if before_point > MAX_EXPONENT:
-                raise TooLarge("too many digits")
+            more = max(0, exponent_of(value)) - before_point
+        before_point += more
+        if before_point > MAX_EXPONENT:
+            raise TooLarge("too many digits")
         with ctx.workdps(precision + before_point):
-            if before_point:
+            if more > SPARE:
                 value = compute()
             size = abs(value)
             real, imaginary = _part(value.real, size), _part(value.imag, size)

@@ -34,11 +34,16 @@ def parse(text: str) -> Parsed:
 
 
 def _is_vector(tree: Tree) -> bool:
-    return tree[0] == "sym" and str(tree[1]).startswith(("\\vec", "\\overrightarrow", "\\mathbb"))
+    return tree[0] == "sym" and str(tree[1]).startswith(("\\vec", "\\mathbb"))
 
 
 def _join(head: str, parts: list[Tree]) -> Tree:
     return parts[0] if len(parts) == 1 else (head, *parts)
+
+
+def _members(tree: Tree) -> tuple[Tree, ...]:
+    """The items of a list, or the one item."""
+    return tree[2:] if tree[0] == "list" else (tree,)
 
 
 class _Parser:
@@ -285,12 +290,12 @@ class _Parser:
             tree = self.items()
             self.expect("}")
             if alone and (self.token.kind == "end" or self.at(",", ";", "\\}", "}")):  # {1,{2}} without backslashes
-                return ("set", *(tree[2:] if tree[0] == "list" else (tree,)))
+                return ("set", *_members(tree))
             return tree
         if token.value == "\\{":
             tree = self.items()
             self.expect("\\}")
-            return ("set", *(tree[2:] if tree[0] == "list" else (tree,)))
+            return ("set", *_members(tree))
         if token.value == "|":  # ||x|| and |2|x| - 1|: where an expression must begin, a bar opens
             return self.enclosed("abs", "|")
         raise Unreadable(f"{token.value!r} begins no expression")
@@ -334,8 +339,7 @@ class _Parser:
                 Token("word", letter, token.spaced and first == 0) for first, letter in enumerate(name)
             ]
             return self.primary()
-        symbol = self.subscripted(name, ("sym", name))
-        return self.applied(symbol)
+        return self.applied(self.subscripted(name, ("sym", name)))
 
     def applied(self, function: Tree) -> Tree:
         """f(x), f^{-1}(x), f(2) and P(A) as one symbol; P of P(1 + r), which is a product."""
@@ -442,7 +446,7 @@ class _Parser:
         if name == "\\langle":
             tree = self.items()
             self.expect("\\rangle")
-            return ("seq", "(", ")", *(tree[2:] if tree[0] == "list" else (tree,)))
+            return ("seq", "(", ")", *_members(tree))
         if name == "\\begin{matrix}":
             return self.matrix()
         if name in words.CONSTANTS:

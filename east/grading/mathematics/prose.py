@@ -49,7 +49,8 @@ _CHANGED = re.compile(
 )
 _DATE = re.compile(rf"\b(?:{'|'.join(CALENDAR)})\b,?(?: the)? 7|7 (?:of )?(?:{'|'.join(CALENDAR)})\b")
 _FUNCTION_OF = re.compile(
-    r"\b(?:cosine|sine|tangent|successor|predecessor|maximum|minimum|square|cube|sum|product|difference|quotient|ratio|reciprocal|inverse|opposite|logarithm|log|value|double|"
+    r"\b(?:cosine|sine|tangent|successor|predecessor|maximum|minimum|square|cube|sum|product|difference|quotient|"
+    r"ratio|reciprocal|inverse|opposite|logarithm|log|value|double|"
     r"power|multiple|factor|divisor|fraction|part|all|any|each|every|out|up|instead)s?\s+(?:of|to|from)\s*\S?$"
 )
 _LETTER = re.compile(r"(?<!')\b[b-zB-HJ-Z]\b")

@@ -71,9 +71,11 @@ def _read(answer: str) -> Reading:
     if _WORDS.fullmatch(text) and not _is_formula(text):
         word = plain(text) or text
         number = prose.number_in_words(word)
-        others = tuple(filter(None, [option(text)]))
-        return Reading(word, None if number is None else ("num", Fraction(number)), others=others)
-    return _read_formula(text)
+        reading = Reading(word, None if number is None else ("num", Fraction(number)))
+    else:
+        reading = _read_formula(text)
+    letter = option(text)
+    return reading._replace(others=(*reading.others, letter)) if letter else reading
 
 
 def _read_set_builder(text: str) -> Reading | None:
@@ -123,16 +125,9 @@ def _read_formula(text: str) -> Reading:
             return named
         number, words = prose.stated(bare) if sentence else (None, "")
         tree = None if number is None else ("num", number)
-        others = tuple(filter(None, [option(text)]))
         qualified = qualifiers(words) - {NEGATIVE} if tree else frozenset()  # "she earned 40 less" states 40
-        return Reading(
-            plain(bare) or text,
-            tree,
-            qualifiers=qualified,
-            stated=tree is not None,
-            out_of_bounds=out_of_bounds,
-            others=others,
-        )
+        found, spelled = tree is not None, plain(bare) or text
+        return Reading(spelled, tree, qualifiers=qualified, stated=found, out_of_bounds=out_of_bounds)
     tree, names, relation = assignments(parsed.tree)
     numeral = bare.replace(",", "")
     return Reading(
@@ -179,8 +174,6 @@ def _other_readings(text: str, parsed: Parsed, tree: Tree) -> Iterator[Reading]:
         yield Reading("", tree[3])
     if tree[:2] == ("fn", "pmod"):
         yield Reading("", tree[2])
-    if letter := option(text):
-        yield letter
 
 
 def _read_quantity(text: str) -> Reading | None:

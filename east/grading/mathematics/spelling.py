@@ -62,7 +62,6 @@ _REWRITES = [
         (r"\\([lgn])eq(?![a-z])", r"\\\1e"),
         (r"\\not\s*=", r"\\ne "),
         (r"\\not\s*\\in(?![a-z])", r"\\notin "),
-        (r"\\not\s*(?=[<>]|\\[a-z])", r"\\not"),
         (r"\\mathbb\s*([A-Z])", r"\\mathbb{\1}"),
         (r"\\begin\{cases\}([^&]{1,400}?)\\end\{cases\}", lambda m: m.group(1).replace("\\\\", ", ")),
         (r"\\textdollar(?![a-z])\s*(?:\{\})?", "$"),

@@ -23,9 +23,11 @@ def run(config: Config, _: argparse.Namespace) -> None:
         manifest = imported.import_responses(artifact, path, asked.questions, asked.prompts, asked.tokenizer)
     else:
         rule = sampling.adaptive
+        trust = config.model.trust_remote_code
         settled = stopping.stopping_rule(rule.tolerance, config.grading) if rule else None
         answers = FirstAnswers(config.grading)
-        manifest = draw.draw(artifact, asked.questions, asked.prompts, asked.model, sampling, settled, answers)
+        asked_of = artifact, asked.questions, asked.prompts, asked.model
+        manifest = draw.draw(*asked_of, sampling, settled, answers, trust)
     summary = {**manifest.summary, "questions_dropped": asked.dropped}
     summaries.show("samples", artifact.folder, summary)
 

@@ -47,7 +47,9 @@ def train(config: Config) -> None:
     t, data, model, rank, ranks, device = config.train, run.data, run.model, run.rank, run.ranks, run.device
     sums = metrics.Sums(LOSSES[config.loss.name].logs, device)
     stopping, stop, began = watch_sigterm(), 0.0, time.perf_counter()
-    steps = objective.steps(data, config.loss, t, run.first, run.last, rank, ranks, device)
+    steps = objective.steps(
+        data, config.loss, t, config.model.packing, run.first, run.last, rank=rank, ranks=ranks, device=device
+    )
     for step in tqdm(steps, desc="train", initial=run.first, total=run.last, disable=rank > 0):
         torch.manual_seed(((t.seed * 1_000_003 + step.number) * 4096 + rank) % 2**63)  # the same dropout on resume
 
@@ -63,7 +65,7 @@ def train(config: Config) -> None:
             loss = (micro.weights * values).sum() / len(step.rows)
             model.backward(loss * ranks, scale_wrt_gas=False)  # DeepSpeed averages over ranks: this makes it a sum
             if micro.real:
-                sums.add({"loss": loss.detach(), "tokens": torch.tensor(len(micro.batch.input_ids)), **logged})
+                sums.add({"loss": loss.detach(), "tokens": torch.tensor(micro.batch.tokens), **logged})
 
         # 3. Sums over ranks; refuse what is not finite
         summed, stop = sums.reduce(deepspeed_engine.reduce_sum, stopping())
@@ -125,10 +127,11 @@ def prepare(config: Config) -> Run | None:
     Raises ValueError when data, model and settings do not belong together, or the folder holds another run's work.
     """
     t = config.train
-    start = models.resolve(*config.starting_model)
-    tokenizer = models.load_tokenizer(start)
+    start, trust = models.resolve(*config.starting_model), config.model.trust_remote_code
+    tokenizer = models.load_tokenizer(start, trust)
     digest = artifacts.model_digest(start)
     data = training_data.load(config, tokenizer, digest)
+    training_data.check_lengths(data.tokens, models.context_limit(start, trust))
     rank, ranks, device = deepspeed_engine.start()
     artifact = pipeline.model(config, digest, ranks, data.inputs)
     if claim(config, artifact, rank):
@@ -137,7 +140,8 @@ def prepare(config: Config) -> Run | None:
     steps = schedule.total_steps(len(data.kept), t.batch_size, t.epochs)
     last = min(steps, t.max_steps or steps)
     if data.reference is not None:  # also on resume: until the checkpoint is loaded, this is the starting model
-        reference.check(model, data.tokens, data.reference, np.arange(len(data.reference)), device, t.dtype, t.seed)
+        rows = np.arange(len(data.reference))
+        reference.check(model, data.tokens, data.reference, rows, config.model.packing, device, t.dtype, t.seed)
     folder = config.folder_of("train")
     first = deepspeed_engine.restore(model, folder / "checkpoint")
     if first > last:
@@ -152,15 +156,17 @@ def build(config: Config, start: Path, device: torch.device, ranks: int) -> Any:
     """The DeepSpeed engine around the policy."""
     t, zero = config.train, deepspeed_file.zero_settings(config.train)
     torch.manual_seed(t.seed)  # the adapter's first matrix, the same on every rank and start
-    policy = models.load_policy(
-        start,
-        dtype=t.dtype,
-        attention=config.model.attention,
-        lora=config.model.lora,
-        gradient_checkpointing=t.gradient_checkpointing,
+    trust, attention = config.model.trust_remote_code, config.model.training_attention
+    policy = models.load(start, dtype=t.dtype, attention=attention, trust=trust)
+    module = CompletionLogprobs(
+        policy if config.model.lora is None else models.with_lora(policy, config.model.lora),
+        t.head_chunk,
+        with_collision=config.loss.local_weight == "lw_w",
+        compiled=t.compile,
+        recompute=t.gradient_checkpointing,
+        own_dropout=t.dropout == "model",
+        device=device,
     )
-    collision = config.loss.local_weight == "lw_w"
-    module = CompletionLogprobs(policy, t.head_chunk, collision, compiled=t.compile, device=device)
     module.train()
     trained = [p for p in module.parameters() if p.requires_grad]
     groups = [
@@ -195,13 +201,25 @@ def claim(config: Config, artifact: Artifact, rank: int) -> bool:
 
 
 def export(config: Config, run: Run, last_loss: float | None) -> None:
-    """Write final/, a Hugging Face folder, on rank 0."""
-    state = deepspeed_engine.gather(run.model, run.rank)
+    """Write final/, the starting folder with the trained weights, on rank 0, and compare it with the model in memory on
+    the three shortest sequences."""
+    tokens, packing, trust = run.data.tokens, config.model.packing, config.model.trust_remote_code
+    rows = np.argsort(tokens.sequences["prompt_length"] + tokens.sequences["completion_length"])[:3]
+    with objective.evaluating(run.model):  # on every rank: ZeRO-3 gathers weights
+        ((_, expected),) = reference.score(run.model, tokens, [rows], packing, run.device)
+    state = {name.removeprefix("model."): v for name, v in deepspeed_engine.gather(run.model, run.rank).items()}
     with deepspeed_engine.together():
         if run.rank == 0:
             with run.artifact.writing() as (scratch, summary):
-                names = {name.removeprefix("model."): value for name, value in state.items()}
-                models.export(names, run.start, run.tokenizer, scratch, config.train.dtype, config.model.lora)
+                trained = run.model.module.model
+                if config.model.lora:
+                    base = models.load(run.start, dtype=config.train.dtype, trust=trust)
+                    adapted = models.with_lora(base, config.model.lora)
+                    trained = models.save_and_merge(adapted, state, scratch / "adapter")
+                    state = dict(trained.state_dict())
+                models.write(trained, state, run.start, scratch, config.train.dtype)
+                sequences = [(tokens.prompt(r), tokens.completion(r)) for r in rows]
+                models.verify(scratch, run.start, sequences, expected.tolist(), trust)
                 summary.update(steps=run.last, examples=len(run.data.kept), last_loss=last_loss)
             print(f"model: {run.artifact.folder}")
 
@@ -212,7 +230,7 @@ def check_start(config: Config, data: Data, error: Tensor, shared: list[objectiv
     Every loss then has its value of step 0: DPO ln 2 mean(w), KTO z0 = 0 and 0.5 mean(w lambda).
     error: this rank's, see `objective.start_error`. A nan passes here: the check of the loss names step and examples.
     """
-    worst, allowed = float(deepspeed_engine.reduce_max(error)), reference.TOLERANCE[config.train.dtype]
+    worst, allowed = float(deepspeed_engine.reduce_max(error)), models.TOLERANCE[config.train.dtype]
     if worst > allowed:
         raise ValueError(
             f"step 0: a sequence of T tokens has log-probability {worst:.2g} sqrt(T) nats from its reference, expected "

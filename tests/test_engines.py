@@ -186,10 +186,10 @@ def test_broken_weights_are_an_error(model_folder, tmp_path):
         (tmp_path / path.name).symlink_to(path)
     weights = (tmp_path / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match="cannot load the model .*model.safetensors"):
+    with pytest.raises(ValueError, match="cannot load the weights .*model.safetensors"):
         engine(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(weights[:1000])
-    with pytest.raises(ValueError, match="cannot load the model .*header"):
+    with pytest.raises(ValueError, match="cannot load the weights .*header"):
         engine(tmp_path)
 
 

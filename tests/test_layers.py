@@ -13,7 +13,7 @@ ORDER = [  # each imports only those before it
 OWNERS = {
     "deepspeed": {"training.deepspeed_engine"},
     "vllm": {"sampling.vllm_engine"},
-    "peft": {"models"},
+    "peft": {"models.adapter"},
     "datasets": {"tasks"},
     "matplotlib": {"report.figures"},
 }

@@ -18,6 +18,7 @@ from tests.stages import folder_of
 from tests.yardstick import VOCABULARY, gradients, random_sequences, relative_distance, tiny_llama
 
 F64 = torch.float64
+CPU = torch.device("cpu")
 
 
 def vector(*values: float) -> torch.Tensor:
@@ -345,7 +346,8 @@ def test_a_step_equals_trl(preferences, tmp_path, loss, kl, micro_batch, trl_bat
     others = others if loss == "dpo" else completions[-1:] + completions[:-1]
     data = stored(tmp_path / "data", loss, prompts, completions, others)
     settings = Loss(name=loss, beta=0.3, kl=kl, lambda_desirable=1.5, lambda_undesirable=0.7)
-    step = objective.load(data, settings, Train(batch_size=4, micro_batch=micro_batch), 0, 0, 1, torch.device("cpu"))
+    train = Train(batch_size=4, micro_batch=micro_batch)
+    step = objective.load(data, settings, train, "shared_prompts", 0, 0, 1, CPU)
     model = tiny_llama("packed")
     module = CompletionLogprobs(model)
     numbers = objective.step_numbers(settings, module, step, lambda values: values)
@@ -377,7 +379,7 @@ def test_a_step_equals_trl(preferences, tmp_path, loss, kl, micro_batch, trl_bat
 def test_quantities_of_a_step_are_computed_without_dropout(preferences, tmp_path, settings, number):
     """z0 and mean perplexity are the same for every seed, and the model is in training mode again afterwards."""
     data = stored(tmp_path / "data", settings.name, *preferences)
-    step = objective.load(data, settings, Train(batch_size=4, micro_batch=1), 0, 0, 1, torch.device("cpu"))
+    step = objective.load(data, settings, Train(batch_size=4, micro_batch=1), "shared_prompts", 0, 0, 1, CPU)
     lora = peft.LoraConfig(r=4, lora_dropout=0.5, init_lora_weights=False, target_modules="all-linear")
     torch.manual_seed(0)
     module = CompletionLogprobs(peft.get_peft_model(tiny_llama("packed"), lora)).train()

@@ -1,5 +1,7 @@
 """Packed attention, compared with the definition of attention with a full [T, T] mask in float64."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor
@@ -26,13 +28,16 @@ def visible(segments: tuple[Segment, ...], window: int | None = None) -> Tensor:
     return mask
 
 
-def definition(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float) -> Tensor:
-    """softmax(q k^T * scaling) v with -inf outside the mask; each key head serves heads / kv_heads query
-    heads."""
+def definition(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float, softcap: float | None = None
+) -> Tensor:
+    """softmax(s) v with -inf outside the mask, where s = q k^T * scaling, and with a softcap c, c * tanh(s / c); each
+    key head serves heads / kv_heads query heads."""
     repeats = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
-    scores = (query @ key.transpose(2, 3) * scaling).masked_fill(~mask, -torch.inf)
-    return (scores.softmax(-1) @ value).transpose(1, 2)
+    scores = query @ key.transpose(2, 3) * scaling
+    scores = scores if softcap is None else softcap * torch.tanh(scores / softcap)
+    return (scores.masked_fill(~mask, -torch.inf).softmax(-1) @ value).transpose(1, 2)
 
 
 def random_heads(heads: int, kv_heads: int, dtype: torch.dtype, device: str = "cpu", head_dim: int = 8) -> list[Tensor]:
@@ -58,10 +63,11 @@ def test_visible_by_hand():
 
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2), (4, 1)])
 @pytest.mark.parametrize("window", [None, 1, 2, 5, 100])
-def test_equals_the_definition(heads, kv_heads, window):
+@pytest.mark.parametrize("softcap", [None, 0.5])
+def test_equals_the_definition(heads, kv_heads, window, softcap):
     qkv = random_heads(heads, kv_heads, torch.float64)
-    out = run(qkv, SHARED, sliding_window=window)
-    expected = definition(*qkv, visible(SHARED, window), 0.3)
+    out = run(qkv, SHARED, sliding_window=window, softcap=softcap)
+    expected = definition(*qkv, visible(SHARED, window), 0.3, softcap)
     torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
     direction = torch.randn_like(expected)
     for a, b in zip(
@@ -138,13 +144,12 @@ def test_memory_is_linear_in_the_number_of_sequences():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"softcap": 50.0}, "softcap"),
         ({"s_aux": torch.zeros(4)}, "s_aux"),
         ({"dropout": 0.1}, "attention dropout"),
     ],
 )
 def test_unsupported_attention_options_are_an_error(kwargs, message):
-    with pytest.raises(ValueError, match=f"does not compute {message}"):
+    with pytest.raises(ValueError, match=f"attention uses {message}; set model.packing=none"):
         run(random_heads(4, 4, torch.float32), SHARED, **kwargs)
 
 
@@ -177,13 +182,14 @@ def test_a_wrong_kernel_is_detected_before_training(monkeypatch, kernel, dtype):
     by_segment = attention._by_segment
 
     def on_gpu(correct):
-        def attend(module, query, key, value, mask, *, segments, scaling=None, sliding_window=None, per_segment=False):
+        def attend(module, query, key, value, mask, *, segments, sliding_window, softcap, per_segment=False):
+            settings = None, sliding_window, softcap
             if per_segment:
-                return by_segment(query, key, value, segments.spans, scaling, sliding_window), None
+                return by_segment(query, key, value, segments.spans, *settings), None
             if correct:
-                return by_segment(query.double(), key.double(), value.double(), segments.spans, scaling,
-                                  sliding_window).to(query.dtype), None  # fmt: skip
-            return kernel(query, key, value, segments, scaling, sliding_window), None
+                wide = query.double(), key.double(), value.double()
+                return by_segment(*wide, segments.spans, *settings).to(query.dtype), None
+            return kernel(query, key, value, segments, *settings), None
 
         return attend
 
@@ -192,6 +198,13 @@ def test_a_wrong_kernel_is_detected_before_training(monkeypatch, kernel, dtype):
     monkeypatch.setattr(attention, "packed_attention", on_gpu(False))
     with pytest.raises(ValueError, match="differs from plain attention by .* set model.attention=packed_sdpa"):
         attention.check_kernel(Heads, torch.device("cpu"), dtype)
+
+
+def test_attention_in_chunks_is_an_error():
+    """Llama 4 attends in chunks of 8,192 tokens: a short pack shows no difference."""
+    config = SimpleNamespace(attention_chunk_size=8192)
+    with pytest.raises(ValueError, match="attends in chunks, which is not computed; set model.packing=none"):
+        attention.check_kernel(config, torch.device("cpu"), torch.float32)
 
 
 def test_flash_attn_that_does_not_load_is_a_one_line_error(monkeypatch):

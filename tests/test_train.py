@@ -401,7 +401,7 @@ def test_model_folder_without_weights_is_a_one_line_error(tmp_path, tiny_model):
     subprocess.run(["cp", "-r", str(tiny_model), str(tmp_path / "model")], check=True)
     (tmp_path / "model" / "model.safetensors").unlink()
     with pytest.raises(ValueError, match="cannot load the weights"):
-        models.load_policy(tmp_path / "model", dtype="float32", attention="packed")
+        models.load(tmp_path / "model", dtype="float32", attention="packed")
 
 
 @pytest.mark.parametrize("change", [{"intermediate_size": 48}, {"num_hidden_layers": 3}])
@@ -411,12 +411,12 @@ def test_weights_that_do_not_fit_the_config_are_a_one_line_error(tmp_path, tiny_
     path = tmp_path / "model" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(ValueError, match="cannot load the weights|found no weights for .* such as model.layers.2"):
-        models.load_policy(tmp_path / "model", dtype="float32", attention="packed")
+        models.load(tmp_path / "model", dtype="float32", attention="packed")
 
 
 @pytest.mark.parametrize("name", ["packed", "packed_sdpa"])
 def test_models_load_with_every_attention_name(tiny_model, name):
-    assert models.load_policy(tiny_model, dtype="float32", attention=name).config._attn_implementation == name
+    assert models.load(tiny_model, dtype="float32", attention=name).config._attn_implementation == name
 
 
 def test_trim_returns_free_memory_to_the_system():
@@ -432,7 +432,7 @@ def test_trim_returns_free_memory_to_the_system():
     module.forward = lambda batch: None
     deepspeed_engine._trim_before_larger_batches(module)
     with torch.no_grad():
-        module(SimpleNamespace(input_ids=[1]))
+        module(SimpleNamespace(input_ids=torch.ones(1, 1)))
     assert before - resident() < 10 << 20
-    module(SimpleNamespace(input_ids=[1]))
+    module(SimpleNamespace(input_ids=torch.ones(1, 1)))
     assert before - resident() > 80 << 20

@@ -55,7 +55,8 @@ def start(run: Config) -> Any:
     """The policy before the first step, in float32 on the CPU."""
     torch.manual_seed(run.train.seed)  # the adapter's first matrix, as in train.py
     folder = models.resolve(*run.starting_model)
-    return models.load_policy(folder, dtype="float32", attention="sdpa", lora=run.model.lora)
+    policy = models.load(folder, dtype="float32", trust=run.model.trust_remote_code)
+    return policy if run.model.lora is None else models.with_lora(policy, run.model.lora)
 
 
 def train(run: Config, steps: int) -> tuple[dict[str, Tensor], list[float]]:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from tqdm import tqdm
 
 from east import models, tasks
+from east.checks import trial
 from east.data import examples, indexed_dataset, training_data
 from east.run import artifacts, deepspeed_file, pipeline, summaries
 from east.run.artifacts import Artifact
@@ -24,21 +24,24 @@ SHOWN = 2  # examples that are printed
 
 def run(config: Config) -> None:
     """Print what the run would do. Raises ValueError for the first problem that would stop it."""
-    start = models.resolve(*config.starting_model)
-    tokenizer = models.load_tokenizer(start)
+    start, trust = models.resolve(*config.starting_model), config.model.trust_remote_code
+    tokenizer = models.load_tokenizer(start, trust)
     questions, dropped = tasks.questions(config.task, "train")
     print(f"questions: {len(questions)} train (left out: {dropped or 'none'})")
     evaluation(config, {q["question"] for q in questions})
     text, ids = tasks.render(tokenizer, questions[0]["question"], config.task)
     print(f"prompt ({len(ids)} tokens, {ids.count(tokenizer.bos_token_id)} BOS):\n    " + text.replace("\n", "\n    "))
     zero = deepspeed_file.zero_settings(config.train)
-    print(f"model: {start}, ZeRO stage {zero.get('stage', 0)}\n{memory(config, start, zero)}")
+    outline = models.outline(start, trust)
+    print(f"model: {start}, ZeRO stage {zero.get('stage', 0)}\n{trial.run(config, start, outline)}")
+    print(memory(config, outline, zero))
     sampling(config, start)
     model = artifacts.model_digest(start)
     if not pipeline.dataset(config).exists():
         return before_index(config, model)
     dataset = training_data.dataset(config, tokenizer, model, verify=True)
     audit(dataset, tokenizer, start)
+    training_data.check_lengths(dataset, models.context_limit(start, trust))
     audit_source(dataset, tokenizer, start, config)
     for row in range(min(SHOWN, len(dataset))):
         show(dataset, tokenizer, row)
@@ -63,7 +66,7 @@ def sampling(config: Config, start: Path) -> None:
         if not (Path(s.responses).is_file() or pipeline.samples(config).exists()):
             raise ValueError(f"sampling.responses: found no file {s.responses}; give a .jsonl or .jsonl.gz")
         return print(f"responses: {s.responses}")
-    limit = engine_interface.context_limit(start, s)
+    limit = engine_interface.context_limit(start, s, config.model.trust_remote_code)
     print(f"responses: {s.n} per question by {engines.resolve(s.engine)}, of at most {s.max_tokens} tokens; prompt and "
           f"response together at most {limit}")  # fmt: skip
 
@@ -92,10 +95,7 @@ def missing(artifact: Artifact) -> bool:
 
 
 def audit(dataset: indexed_dataset.IndexedDataset, tokenizer: Any, start: Path) -> None:
-    """Check that every stored sequence keeps the token contract and fits into the model's context.
-
-    Raises ValueError for the first that does not.
-    """
+    """Check that every stored sequence keeps the token contract. Raises ValueError for the first that does not."""
     ends, bos = set(models.end_tokens(start, tokenizer)), models.added_bos(tokenizer)
     counts: collections.Counter[str] = collections.Counter()
     for row in range(len(dataset.sequences)):
@@ -104,12 +104,6 @@ def audit(dataset: indexed_dataset.IndexedDataset, tokenizer: Any, start: Path) 
             raise ValueError(f"{dataset.folder}: sequence {row}: {fault}")
         counts["with an end token" if completion[-1] in ends else "cut, without an end token"] += 1
     lengths = dataset.sequences["prompt_length"] + dataset.sequences["completion_length"]
-    limit = transformers.AutoConfig.from_pretrained(start).get_text_config().max_position_embeddings
-    if lengths.max() > limit:
-        raise ValueError(
-            f"{dataset.folder}: found a sequence of {lengths.max()} tokens, expected at most {limit}, the model's "
-            "limit; lower examples.max_length"
-        )
     print(f"dataset: {len(dataset)} examples, {len(lengths)} sequences, {int(lengths.mean())} tokens on average, "
           f"{lengths.max()} at most; {', '.join(f'{count} {kind}' for kind, count in counts.items())}")  # fmt: skip
 
@@ -176,15 +170,15 @@ def show(dataset: indexed_dataset.IndexedDataset, tokenizer: Any, row: int) -> N
             print(f"example {row}, {name}:\n    {prompt}>>>{tokenizer.decode(dataset.completion(example[field]))}<<<")
 
 
-def memory(config: Config, start: Path, zero: dict[str, Any]) -> str:
-    """A line with the memory per rank in MiB for weights, gradients and optimizer state; activations need more."""
+def memory(config: Config, outline: Any, zero: dict[str, Any]) -> str:
+    """A line with the memory per rank in MiB for weights, gradients and optimizer state; activations need more.
+
+    outline: the model on the meta device; it is given LoRA's matrices.
+    """
+    whole = sum(p.numel() for p in outline.parameters())
     with torch.device("meta"):
-        shape = transformers.AutoConfig.from_pretrained(start)
-        model = transformers.AutoModelForCausalLM.from_config(shape)  # type: ignore[no-untyped-call]  # transformers
-        whole = sum(p.numel() for p in model.parameters())
-        if config.model.lora:
-            model = models.with_lora(model, config.model.lora)
-        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        model = models.with_lora(outline, config.model.lora) if config.model.lora else outline
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     half = config.train.dtype == "bfloat16"
     stage = zero.get("stage", 0)
     state = trained * (12 if half else 8)  # in fp32: the two moments of AdamW, and with bf16 a copy of the weights

@@ -35,7 +35,8 @@ def run(config: Config, arguments: argparse.Namespace) -> None:
     other = None if against is None else compare.result_folder(config, against)
     asked = prompts.ask(config, config.eval.split, config.eval.rows, trained)
     source = pipeline.evaluated_samples(config, folder)
-    drawn = draw.draw(source, asked.questions, asked.prompts, asked.model, pipeline.greedy(config))
+    trust = config.model.trust_remote_code
+    drawn = draw.draw(source, asked.questions, asked.prompts, asked.model, pipeline.greedy(config), trust=trust)
     target = pipeline.evaluated_graded(config, folder, samples=drawn.fingerprint)
     graded = grade_folder(source, target, config.grading)
     rows = list(files.read_jsonl(target.folder / "questions.jsonl"))

@@ -20,14 +20,14 @@ EXAMPLE = "east index --config configs/1b_gsm8k_dpo.yaml examples.wrong_answer=m
 
 def run(config: Config, _: argparse.Namespace) -> None:
     """The stage: samples/ and graded/ to dataset/ (tokens, sequences, examples)."""
-    start = models.resolve(*config.starting_model)
+    start, trust = models.resolve(*config.starting_model), config.model.trust_remote_code
     model = artifacts.model_digest(start)
     drawn = pipeline.samples(config, model=model)
     samples_fingerprint = drawn.open().fingerprint
     graded = pipeline.graded(config, samples_fingerprint)
     verdicts = graded.open()
-    tokenizer = models.load_tokenizer(start)
-    vocabulary = models.vocabulary(start)
+    tokenizer = models.load_tokenizer(start, trust)
+    vocabulary = models.vocabulary(start, trust)
     inputs = {"samples": samples_fingerprint, "graded": verdicts.fingerprint, "model": model}
     artifact = pipeline.dataset(config, models.tokenizer_digest(tokenizer), **inputs)
     if not artifact.complete():

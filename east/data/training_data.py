@@ -51,6 +51,16 @@ def dataset(config: Config, tokenizer: Any, model: str, verify: bool = False) ->
     return IndexedDataset(pipeline.dataset(config, models.tokenizer_digest(tokenizer), model=model), verify)
 
 
+def check_lengths(tokens: IndexedDataset, limit: int | None) -> None:
+    """Raise ValueError for a sequence that is longer than the limit, `models.context_limit` of the model."""
+    longest = int((tokens.sequences["prompt_length"] + tokens.sequences["completion_length"]).max())
+    if limit is not None and longest > limit:
+        raise ValueError(
+            f"{tokens.folder}: found a sequence of {longest} tokens, expected at most {limit}, the model's limit; "
+            "lower examples.max_length"
+        )
+
+
 def weights(config: Config, tokens: IndexedDataset) -> tuple[NDArray[np.float64], Rows, Manifest]:
     """(weights [examples], rows of the examples that are trained, manifest). Raises ValueError when they were made from
     another dataset or with other settings."""

@@ -21,6 +21,9 @@ from east.run import files
 FORMAT = 1
 MANIFEST = "manifest.json"
 PLAN = "plan.json"
+GENERATION = "generation_config.json"
+# Suffixes of the files that decide what a model computes and how its text becomes tokens
+DECIDING = {".safetensors", ".bin", ".model", ".tiktoken", ".json", ".jinja", ".py"}
 ANY: Any = object()  # the value of a setting that a reader does not know and accepts as it is
 
 
@@ -189,10 +192,25 @@ def difference(found: dict[str, Any], expected: dict[str, Any]) -> str:
 
 
 def model_digest(folder: Path) -> str:
-    """Hash of what decides a model's outputs: weights, config, adapter, tokenizer and chat template."""
-    names = sorted(p for p in folder.iterdir() if p.suffix in {".safetensors", ".bin", ".model", ".json", ".jinja"})
-    skipped = {MANIFEST, "README.md"}
-    return files.digest({p.name: files.file_digest(p) for p in names if p.name not in skipped and p.is_file()})
+    """Hash of what decides a model's log-probabilities and tokens: weights, config, adapter, code, tokenizer, chat
+    templates, and the end tokens of generation_config.json, whose other settings are defaults for sampling."""
+    names = [p for p in folder.iterdir() if p.suffix in DECIDING or p.name in ("merges.txt", "vocab.txt")]
+    names += (folder / "additional_chat_templates").glob("*.jinja")
+    skipped = {MANIFEST, PLAN, GENERATION}
+    hashes = {p.relative_to(folder).as_posix(): files.file_digest(p) for p in names if p.name not in skipped}
+    return files.digest({**hashes, GENERATION: listed_end_tokens(folder)})
+
+
+def listed_end_tokens(folder: Path) -> Any:
+    """`eos_token_id` of generation_config.json as it is written there; None without the file. Raises ValueError for a
+    file that is no JSON object."""
+    path = folder / GENERATION
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
+    except (ValueError, AttributeError):
+        raise ValueError(f"{path}: not a JSON object; fix or remove the file") from None
 
 
 def _plain(config: dict[str, Any]) -> dict[str, Any]:

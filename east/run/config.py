@@ -37,10 +37,21 @@ class Model(Section):
 
     path: str = Field(description="hub name or local folder of a model or of a PEFT adapter")
     revision: str | None = Field(None, description="hub revision")
+    trust_remote_code: bool = Field(False, description="run Python code that comes with the model")
+    packing: Literal["shared_prompts", "none"] = Field(
+        "shared_prompts",
+        description="in training: many sequences in a row, equal prompts once; none: a row for each (recurrent models)",
+    )
     attention: Literal["packed", "packed_sdpa"] = Field(
-        "packed", description="in training: the best kernel (flash-attn where installed), or plain SDPA per sequence"
+        "packed",
+        description="in training, if packed: the best kernel (flash-attn where installed), or plain SDPA per sequence",
     )
     lora: Lora | None = Field(None, description="LoRA settings; null trains every weight")
+
+    @property
+    def training_attention(self) -> str | None:
+        """transformers' attn_implementation in training; None without packing: the model's own."""
+        return self.attention if self.packing == "shared_prompts" else None
 
 
 class Task(Section):
@@ -232,6 +243,9 @@ class Train(Section):
     deepspeed: str = Field("zero1", description="ZeRO: zero0 to zero3, zero2_offload, zero3_offload, or a file")
     gradient_checkpointing: bool = Field(False, description="recompute activations")
     compile: bool = Field(False, description="torch.compile every decoder layer (not with ZeRO 3)")
+    dropout: Literal["none", "model"] = Field(
+        "none", description="dropout and router noise of the model itself: off, or as its config says"
+    )
     head_chunk: int = Field(2048, ge=1, description="completion tokens per chunk of the LM head")
     checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints")
     max_steps: int | None = Field(
@@ -302,9 +316,10 @@ class Config(Section):
         return "" if self.eval.split == "test" and not rows else f"-{self.eval.split}{rows}"
 
     @property
-    def starting_model(self) -> tuple[str, str | None, Path]:
-        """Arguments of `models.resolve`: path, revision, and the folder for an adapter merged into its base."""
-        return self.model.path, self.model.revision, Path(self.run) / "merged"
+    def starting_model(self) -> tuple[str, str | None, Path, bool]:
+        """Arguments of `models.resolve`: path, revision, the folder for an adapter merged into its base, and whether
+        the model's own code is run."""
+        return self.model.path, self.model.revision, Path(self.run) / "merged", self.model.trust_remote_code
 
     def folder_of(self, kind: str) -> Path:
         """The folder of an artefact of this run. Columns are under the dataset's name, models under `label`."""

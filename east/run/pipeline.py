@@ -29,7 +29,7 @@ VERBS = {
 }
 COMMANDS = {kind: f"python -m east {verb} --config X" for kind, verb in VERBS.items()}
 IMPORTED = "imported"  # the engine of responses made elsewhere
-LOGPROBS = 1  # raised with every change of what logprobs, packing or attention compute
+LOGPROBS = 2  # raised with every change of what logprobs, packing or attention compute
 NOT_WHAT_IS_TRAINED = {  # settings that decide how a run is computed, not what: they may change on resume
     "micro_batch", "micro_tokens", "deepspeed", "gradient_checkpointing", "compile", "head_chunk", "checkpoint_every",
     "max_steps", "tensorboard", "wandb",
@@ -91,7 +91,7 @@ def scores(config: Config, kernel: dict[str, str], model: str) -> Artifact:
     kernel: torch's version and the device type, whose rounding is part of a log-probability.
     """
     settings = {"dtype": config.train.dtype, "torch": kernel["torch"], "logprobs": LOGPROBS}
-    settings |= {"attention": config.model.attention, "device": kernel["device"]}
+    settings |= {"attention": config.model.training_attention, "device": kernel["device"]}
     folder = config.folder_of("scores") / files.digest({**settings, "model": model})
     return Artifact("scores", folder, settings, {"model": model}, COMMANDS["scores"])
 

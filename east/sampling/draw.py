@@ -39,16 +39,18 @@ def draw(
     settings: Sampling,
     settled: Settled | None = None,
     answers: FirstAnswers | None = None,
+    trust: bool = False,
 ) -> Manifest:
     """Draw `settings.n` responses to every question, continuing where an earlier call stopped.
 
     prompts: one per question. settled: the stopping rule if `settings.adaptive` is set, else None. answers: watches
-    the first responses, unless an earlier call has drawn enough of them. Questions whose prompt leaves no room for a
+    the first responses, unless an earlier call has drawn enough of them. trust: run Python code that comes with the
+    model. Questions whose prompt leaves no room for a
     response are left out and counted (summary["questions_left_out"]). Raises ValueError when the folder was made from
     something else, has a broken line, is being written by another process, or cannot be written.
     """
     assert (settled is None) == (settings.adaptive is None)
-    limit = context_limit(model_folder, settings)
+    limit = context_limit(model_folder, settings, trust)
     asked, left_out = asked_questions(questions, prompts, limit)
     engine = engines.resolve(settings.engine)
     inputs = {"model": artifacts.model_digest(model_folder), "questions": files.digest(asked)}
@@ -66,8 +68,8 @@ def draw(
         for requests in _passes(asked, journal, settings, settled):
             if respond is None:  # one engine for all passes: later passes have some of the questions of the first one
                 context = min(limit, max(len(r.prompt) for r in requests) + settings.max_tokens)
-                ends = models.end_tokens(model_folder, models.load_tokenizer(model_folder))
-                respond = engines.ENGINES[engine](model_folder, settings, ends, context)
+                ends = models.end_tokens(model_folder, models.load_tokenizer(model_folder, trust))
+                respond = engines.ENGINES[engine](model_folder, settings, ends, context, trust)
             drawn = answers.watch(respond(requests)) if answers else respond(requests)
             seconds += journal.append(file, drawn, sum(r.count for r in requests))
         if answers:

@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import transformers
-
+from east import models
 from east.run.config import Sampling
 
 
@@ -40,13 +39,12 @@ class Drawn(NamedTuple):
 Engine = Callable[[Iterable[Request]], Iterator[Drawn]]
 
 
-def context_limit(model_folder: Path, settings: Sampling) -> int:
+def context_limit(model_folder: Path, settings: Sampling, trust: bool = False) -> int:
     """Largest length of prompt and response in tokens: `max_model_len`, or the model's own limit.
 
     Raises ValueError when the model names no limit and max_model_len is not set, or when it exceeds the model's limit.
     """
-    config = transformers.AutoConfig.from_pretrained(model_folder).get_text_config()
-    limit: int | None = getattr(config, "max_position_embeddings", None) or settings.max_model_len
+    limit = models.context_limit(model_folder, trust) or settings.max_model_len
     if limit is None:
         raise ValueError(f"{model_folder}: config.json names no max_position_embeddings; set sampling.max_model_len")
     if settings.max_model_len and settings.max_model_len > limit:

@@ -12,8 +12,8 @@ from east.sampling.engine_interface import Engine
 from east.sampling.transformers_engine import transformers_engine
 from east.sampling.vllm_engine import vllm_engine
 
-# By name, a function (model folder, settings, end tokens, largest length of a sequence) -> engine
-ENGINES: dict[str, Callable[[Path, Sampling, list[int], int], Engine]] = {
+# By name, a function (model folder, settings, end tokens, largest length of a sequence, trust its code) -> engine
+ENGINES: dict[str, Callable[[Path, Sampling, list[int], int, bool], Engine]] = {
     "vllm": vllm_engine,
     "transformers": transformers_engine,
 }

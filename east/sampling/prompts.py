@@ -25,7 +25,7 @@ def ask(config: Config, split: str = "train", rows: tuple[int, int] | None = Non
     model. Raises ValueError when questions, model or tokenizer cannot be loaded.
     """
     model = model or models.resolve(*config.starting_model)
-    tokenizer = models.load_tokenizer(model)
+    tokenizer = models.load_tokenizer(model, config.model.trust_remote_code)
     questions, dropped = tasks.questions(config.task, split, rows)
     prompts = [tasks.render(tokenizer, q["question"], config.task) for q in questions]
     return Asked(model, tokenizer, questions, prompts, dropped)

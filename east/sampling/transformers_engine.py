@@ -19,23 +19,19 @@ from east.run.config import Sampling
 from east.sampling.engine_interface import Drawn, Engine, Request, response_text
 
 
-def transformers_engine(model_folder: Path, settings: Sampling, end_ids: list[int], context: int) -> Engine:
+def transformers_engine(
+    model_folder: Path, settings: Sampling, end_ids: list[int], context: int, trust: bool = False
+) -> Engine:
     """An engine that runs `model.generate` on a GPU if there is one, else on the CPU, with tokens drawn by `choose`.
 
     context: largest length of a sequence. Raises ValueError when the model cannot be loaded, and while drawing when a
     batch does not fit into the memory of the device.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = getattr(torch, settings.dtype)
-    try:
-        model: Any = transformers.AutoModelForCausalLM.from_pretrained(model_folder, dtype=dtype)
-    except Exception as error:  # the loaders raise many types
-        line = " ".join(str(error).split())[:300]
-        raise ValueError(f"{model_folder}: cannot load the model ({line}); fetch or save the folder again") from None
-    model.to(device).eval()
+    model = models.load(model_folder, dtype=settings.dtype, trust=trust).to(device)
     # the model's own sampling defaults (top_k, repetition_penalty, ...) must not be added to the run's settings
     model.generation_config = transformers.GenerationConfig()  # type: ignore[no-untyped-call]  # transformers
-    tokenizer = models.load_tokenizer(model_folder)
+    tokenizer = models.load_tokenizer(model_folder, trust)
     ends = set(end_ids)
 
     def engine(requests: Iterable[Request]) -> Iterator[Drawn]:

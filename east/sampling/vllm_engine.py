@@ -16,17 +16,19 @@ from east.sampling.engine_interface import Drawn, Engine, Request, response_text
 IN_FLIGHT = 4
 
 
-def vllm_engine(model_folder: Path, settings: Sampling, end_ids: list[int], context: int) -> Engine:
+def vllm_engine(
+    model_folder: Path, settings: Sampling, end_ids: list[int], context: int, trust: bool = False
+) -> Engine:
     """A vLLM engine. The samples of a question are one request and share the keys and values of its prompt.
 
     vLLM gives sample k of a request the seed `seed + k`. context: largest length of a sequence. Raises ValueError when
     vLLM cannot start.
     """
-    llm = start_vllm(model_folder, settings, context)
+    llm = start_vllm(model_folder, settings, context, trust)
     import vllm
     from vllm.sampling_params import RequestOutputKind
 
-    tokenizer = models.load_tokenizer(model_folder)
+    tokenizer = models.load_tokenizer(model_folder, trust)
     ends = set(end_ids)
 
     def add(request: Request) -> None:
@@ -64,9 +66,9 @@ def vllm_engine(model_folder: Path, settings: Sampling, end_ids: list[int], cont
     return engine
 
 
-def start_vllm(model_folder: Path, settings: Sampling, context: int) -> Any:
+def start_vllm(model_folder: Path, settings: Sampling, context: int, trust: bool = False) -> Any:
     """vLLM's engine; its processes end when this one does. Raises ValueError when it cannot start."""
-    arguments = vllm_arguments(model_folder, settings, context)
+    arguments = vllm_arguments(model_folder, settings, context, trust)
     import vllm
 
     try:
@@ -81,7 +83,7 @@ def start_vllm(model_folder: Path, settings: Sampling, context: int) -> Any:
     return llm
 
 
-def vllm_arguments(model_folder: Path, settings: Sampling, context: int) -> Any:
+def vllm_arguments(model_folder: Path, settings: Sampling, context: int, trust: bool = False) -> Any:
     """The arguments with which vLLM is started, a `vllm.EngineArgs`."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")  # GiB
@@ -94,6 +96,7 @@ def vllm_arguments(model_folder: Path, settings: Sampling, context: int) -> Any:
     return vllm.EngineArgs(
         model=str(model_folder),
         dtype=settings.dtype,
+        trust_remote_code=trust,
         max_model_len=context,
         max_num_seqs=settings.batch,
         tensor_parallel_size=settings.tensor_parallel,

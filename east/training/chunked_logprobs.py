@@ -21,13 +21,18 @@ def linear_logprobs(
     targets_N: Tensor,
     chunk_tokens: int,
     with_collision: bool = False,
+    scale: float = 1.0,
+    softcap: float | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """(log pi(y), log(pi(y) / sum_v pi(v)^2)) of the target y of each token, where pi = softmax(hidden W^T + b).
+    """(log pi(y), log(pi(y) / sum_v pi(v)^2)) of the target y of each token, where pi = softmax(z).
+
+    z = scale * (hidden W^T + b), and with a softcap c, z = c * tanh(scale * (hidden W^T + b) / c).
 
     targets_N: int64. Both results are [N], fp32 (fp64 for fp64 inputs); the second has no gradient and is None unless
     with_collision is set. At most chunk_tokens rows of logits are in memory at a time.
     """
-    arguments = hidden_ND, weight_VD, bias_V, targets_N, chunk_tokens, with_collision, torch.is_grad_enabled()
+    settings = chunk_tokens, with_collision, scale, softcap, torch.is_grad_enabled()
+    arguments = hidden_ND, weight_VD, bias_V, targets_N, *settings
     outputs: tuple[Tensor, Tensor | None] = _LinearLogprobs.apply(*arguments)  # type: ignore[no-untyped-call]  # torch
     return outputs
 
@@ -35,10 +40,11 @@ def linear_logprobs(
 class _LinearLogprobs(torch.autograd.Function):
     """log softmax(hidden W^T + b)[target] per row, chunk by chunk.
 
-    With p = softmax(z): d lp / d z = onehot(y) - p =: -D. The upstream gradient g of a row is known only in backward,
-    but it is one number per row. So d lp / d hidden = -D W is computed in forward, where D is at hand, and multiplied
-    by g in backward. If the head is trained, d loss / d W = -sum_n g_n D_n^T hidden_n needs D again: D of the last
-    chunk is saved (it is as large as the chunk's logits), D of the others is recomputed.
+    With u = hidden W^T + b, z(u) by scale and softcap, and p = softmax(z): d lp / d u = (onehot(y) - p) dz/du =: -D.
+    The upstream gradient g of a row is known only in backward, but it is one number per row. So d lp / d hidden = -D W
+    is computed in forward, where D is at hand, and multiplied by g in backward. If the head is trained, d loss / d W =
+    -sum_n g_n D_n^T hidden_n needs D again: D of the last chunk is saved (it is as large as the chunk's logits), D of
+    the others is recomputed.
     """
 
     @staticmethod
@@ -50,6 +56,8 @@ class _LinearLogprobs(torch.autograd.Function):
         targets_N: Tensor,
         chunk_tokens: int,
         with_collision: bool,
+        scale: float,
+        softcap: float | None,
         grad_enabled: bool,
     ) -> tuple[Tensor, Tensor | None]:
         needs_hidden, *needs_head = (grad_enabled and needed for needed in ctx.needs_input_grad[:3])
@@ -59,17 +67,19 @@ class _LinearLogprobs(torch.autograd.Function):
         d = None
         for rows in _chunks(len(targets_N), chunk_tokens):
             d = None  # frees the memory of the last chunk before the next one is computed
-            probs, logprobs_N[rows] = _softmax(hidden_ND[rows], weight_VD, bias_V, targets_N[rows])
+            logits = linear(hidden_ND[rows], weight_VD, bias_V).to(logprobs_N.dtype)
+            slope = _scale_and_cap(logits, scale, softcap)
+            probs, logprobs_N[rows] = _softmax(logits, targets_N[rows])
             if collision_N is not None:
                 collision_N[rows] = logprobs_N[rows] - 2 * torch.linalg.vector_norm(probs, dim=1).log()
             if needs_hidden or any(needs_head):
-                d = _minus_onehot(probs, targets_N[rows]).to(hidden_ND.dtype)
+                d = _minus_onehot(probs, targets_N[rows]).mul_(slope).to(hidden_ND.dtype)
                 if grad_hidden_ND is not None:
                     grad_hidden_ND[rows] = d @ weight_VD
-            del probs
+            del logits, probs, slope
         last_d = d if any(needs_head) else None
         ctx.save_for_backward(hidden_ND, weight_VD, bias_V, targets_N, grad_hidden_ND, last_d)
-        ctx.chunk_tokens = chunk_tokens
+        ctx.chunk_tokens, ctx.scale, ctx.softcap = chunk_tokens, scale, softcap
         if collision_N is not None:
             ctx.mark_non_differentiable(collision_N)
         return logprobs_N, collision_N
@@ -87,8 +97,10 @@ class _LinearLogprobs(torch.autograd.Function):
             for rows in reversed(_chunks(len(targets_N), ctx.chunk_tokens)):
                 d = last_d  # of the last chunk, which comes first here
                 if d is None:
-                    probs, _ = _softmax(hidden_ND[rows], weight_VD, bias_V, targets_N[rows])
-                    d = _minus_onehot(probs, targets_N[rows]).to(hidden_ND.dtype)
+                    logits = linear(hidden_ND[rows], weight_VD, bias_V).to(grad_N.dtype)
+                    slope = _scale_and_cap(logits, ctx.scale, ctx.softcap)
+                    probs, _ = _softmax(logits, targets_N[rows])
+                    d = _minus_onehot(probs, targets_N[rows]).mul_(slope).to(hidden_ND.dtype)
                 if grad_weight is not None:
                     _add_product(grad_weight, d.T, (hidden_ND[rows] * scale_N1[rows]).to(d.dtype))
                 if grad_bias is not None:
@@ -98,7 +110,7 @@ class _LinearLogprobs(torch.autograd.Function):
             grad_hidden,
             None if grad_weight is None else grad_weight.to(weight_VD.dtype),
             None if grad_bias is None else grad_bias.to(bias_V.dtype),
-            *(None,) * 4,
+            *(None,) * 6,
         )
 
 
@@ -111,12 +123,23 @@ def accumulation_dtype(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def _softmax(hidden_CD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_C: Tensor) -> tuple[Tensor, Tensor]:
-    """(softmax [C, V], log softmax at the target [C]), fp32; computed in place, in one [C, V] buffer."""
-    logits = linear(hidden_CD, weight_VD, bias_V).to(accumulation_dtype(hidden_CD))
-    logits -= logits.amax(dim=1, keepdim=True)
-    at_target = logits.gather(1, targets_C[:, None])
-    probs = logits.exp_()
+def _scale_and_cap(logits_CV: Tensor, scale: float, softcap: float | None) -> Tensor | float:
+    """u to z = softcap * tanh(scale * u / softcap), or scale * u without a softcap, in place; returns dz/du."""
+    if scale != 1.0:
+        logits_CV *= scale
+    if softcap is None:
+        return scale
+    tanh_CV = logits_CV.div_(softcap).tanh_()
+    slope_CV = scale * (1 - tanh_CV * tanh_CV)
+    logits_CV *= softcap
+    return slope_CV
+
+
+def _softmax(logits_CV: Tensor, targets_C: Tensor) -> tuple[Tensor, Tensor]:
+    """(softmax [C, V], log softmax at the target [C]); computed in place, in the buffer of the logits."""
+    logits_CV -= logits_CV.amax(dim=1, keepdim=True)
+    at_target = logits_CV.gather(1, targets_C[:, None])
+    probs = logits_CV.exp_()
     total = probs.sum(dim=1, keepdim=True)
     return probs.div_(total), (at_target - total.log())[:, 0]
 

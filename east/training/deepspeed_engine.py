@@ -119,7 +119,7 @@ def _trim_before_larger_batches(module: nn.Module) -> None:
 
     def trim(_: nn.Module, inputs: tuple[Any, ...]) -> None:
         nonlocal largest
-        tokens = len(inputs[0].input_ids)
+        tokens = inputs[0].input_ids.numel()
         if torch.is_grad_enabled() and tokens > largest:
             ctypes.CDLL(None).malloc_trim(0)
             largest = tokens

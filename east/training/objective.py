@@ -23,7 +23,7 @@ from east.run.config import Loss, Train
 from east.run.loss_table import LOSSES
 from east.training import losses, schedule
 from east.training.logprobs import SequenceLogprobs
-from east.training.packing import PackedBatch, on_device, pack
+from east.training.packing import MAKERS, Batch, on_device
 
 # Micro-batches whose mismatched pairs share a forward pass: it has no gradient, and so needs less memory than the
 # forward and backward pass of one micro-batch
@@ -35,7 +35,7 @@ Reduce = Callable[[Tensor], Tensor]  # element-wise sums over ranks
 class Scored:
     """Packed sequences and the reference log-probability of each."""
 
-    batch: PackedBatch
+    batch: Batch
     reference: Tensor  # [sequences] float32; zero where the loss needs none
 
 
@@ -43,7 +43,7 @@ class Scored:
 class MicroBatch:
     """b examples of one rank, on the device. Pairs are packed as 2b sequences: b chosen, then b rejected responses."""
 
-    batch: PackedBatch
+    batch: Batch
     reference: Tensor  # [sequences] float32; zero where the loss needs none
     weights: Tensor  # [b] float32; zero unless `real`
     desirable: Tensor  # [b] bool
@@ -72,10 +72,22 @@ class StepNumbers:
 
 
 def steps(
-    data: Data, loss: Loss, train: Train, first: int, last: int, rank: int, ranks: int, device: torch.device
+    data: Data,
+    loss: Loss,
+    train: Train,
+    packing: str,
+    first: int,
+    last: int,
+    *,
+    rank: int,
+    ranks: int,
+    device: torch.device,
 ) -> Iterator[Step]:
-    """Steps [first, last) of the run. A thread reads and packs the next step while the caller computes this one."""
-    read = partial(load, data, loss, train, rank=rank, ranks=ranks, device=device)
+    """Steps [first, last) of the run. A thread reads and packs the next step while the caller computes this one.
+
+    packing: `model.packing`.
+    """
+    read = partial(load, data, loss, train, packing, rank=rank, ranks=ranks, device=device)
     numbers = iter(range(first, last))
     with ThreadPoolExecutor(1) as pool:
         waiting = [pool.submit(read, number) for number in islice(numbers, 1)]
@@ -85,31 +97,47 @@ def steps(
             yield step
 
 
-def load(data: Data, loss: Loss, train: Train, number: int, rank: int, ranks: int, device: torch.device) -> Step:
+def load(
+    data: Data, loss: Loss, train: Train, packing: str, number: int, rank: int, ranks: int, device: torch.device
+) -> Step:
     """Read and pack this rank's share of optimizer step `number`."""
     epoch, rows = schedule.step_rows(data.kept, number, train.batch_size, train.seed)
     examples, lengths = data.tokens.examples[rows], data.tokens.sequences["completion_length"]
     kind = LOSSES[loss.name]
     plan = data.tokens.kl[epoch % len(data.tokens.kl)] if kind.mismatched and data.tokens.kl is not None else None
-    if train.micro_tokens is None:
-        shares = schedule.share(rows, rank, ranks, train.micro_batch)
-    else:
-        tokens = lengths[examples["response"]]
-        if kind.pair:
-            tokens = tokens + lengths[examples["rejected"]]
-        tokens = tokens + data.tokens.sequences["prompt_length"][examples["response"]]  # packed once, also for a pair
-        shares = schedule.share_tokens(rows, tokens, rank, ranks, train.micro_tokens)
     mean_length = float(lengths[examples["response"]].mean())
+    sizes, padded = example_sizes(data, rows, kind.pair, packing), packing == "none"
+    if train.micro_tokens is not None:
+        shares = schedule.share_tokens(rows, sizes, rank, ranks, train.micro_tokens, padded)
+    else:
+        if padded and not loss.depends_on_split:  # those of a micro-batch are padded to its longest
+            rows = rows[np.argsort(-sizes, kind="stable")]
+        shares = schedule.share(rows, rank, ranks, train.micro_batch)
     filled = [part if len(part) else rows[:1] for part in shares]  # an empty micro-batch gets a placeholder
-    micro_batches = [collate(data, f, loss, len(part) > 0, device) for f, part in zip(filled, shares, strict=True)]
+    micro_batches = [
+        collate(data, f, loss, packing, len(part) > 0, device) for f, part in zip(filled, shares, strict=True)
+    ]
     mismatched = []
     if plan is not None:
         passes = [np.concatenate(filled[i : i + PASS]) for i in range(0, len(filled), PASS)]
-        mismatched = [_scored(data, plan[part], device) for part in passes]
+        mismatched = [_scored(data, plan[part], packing, device) for part in passes]
     return Step(number, epoch, rows, mean_length, micro_batches, mismatched)
 
 
-def collate(data: Data, rows: Rows, loss: Loss, real: bool, device: torch.device) -> MicroBatch:
+def example_sizes(data: Data, rows: Rows, pair: bool, packing: str) -> Rows:
+    """Tokens of each example `rows` in a micro-batch: its prompt once and its responses; or, with a row for each
+    sequence, those of its one or two rows, both as long as the longer one."""
+    examples, sequences = data.tokens.examples[rows], data.tokens.sequences
+    prompts = sequences["prompt_length"][examples["response"]].astype(np.int64)
+    first = sequences["completion_length"][examples["response"]].astype(np.int64)
+    second = sequences["completion_length"][examples["rejected"]].astype(np.int64) if pair else np.zeros_like(first)
+    sizes: Rows = prompts + first + second
+    if packing == "none":
+        sizes = (prompts + np.maximum(first, second)) * (2 if pair else 1)
+    return sizes
+
+
+def collate(data: Data, rows: Rows, loss: Loss, packing: str, real: bool, device: torch.device) -> MicroBatch:
     """Pack the examples `rows`. A rank without work packs a placeholder of weight zero (real=False), so that all ranks
     call the same collectives."""
     examples = data.tokens.examples[rows]
@@ -119,7 +147,7 @@ def collate(data: Data, rows: Rows, loss: Loss, real: bool, device: torch.device
     weights = data.weights[rows] if real else np.zeros(len(rows))
     if averages_micro_batch(loss):
         weights = np.full_like(weights, weights.mean())
-    scored = _scored(data, sequences, device)
+    scored = _scored(data, sequences, packing, device)
     return MicroBatch(
         batch=scored.batch,
         reference=scored.reference,
@@ -246,10 +274,10 @@ def evaluating(model: Any) -> Iterator[None]:
     model.train(training)
 
 
-def _scored(data: Data, sequences: Rows, device: torch.device) -> Scored:
+def _scored(data: Data, sequences: Rows, packing: str, device: torch.device) -> Scored:
     values = np.zeros(len(sequences)) if data.reference is None else np.asarray(data.reference[sequences])
     prompts, completions = [data.tokens.prompt(s) for s in sequences], [data.tokens.completion(s) for s in sequences]
     return Scored(
-        batch=pack(prompts, completions, device=device),
+        batch=MAKERS[packing](prompts, completions, device=device),
         reference=on_device(values.astype(np.float32), device),
     )

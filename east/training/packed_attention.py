@@ -21,6 +21,7 @@ from transformers import AttentionInterface
 from east.training.packing import PackedSegments, Segment
 
 NAMES = ("packed", "packed_sdpa")
+UNPACKED = "set model.packing=none, which gives each sequence a row of its own"
 FLASH_ATTN = find_spec("flash_attn") is not None
 SMALL_PACK = (Segment(0, 70), Segment(70, 100, 0, 40), Segment(100, 105))  # a prompt of 40 shared by two responses
 
@@ -37,30 +38,30 @@ def packed_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
+    softcap: float | None = None,
     per_segment: bool = False,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attention of one layer on one packed row, with the signature of transformers' attention functions.
 
     query: [1, heads, T, head_dim]; key, value: [1, kv_heads, T, head_dim] (kv_heads divides heads). Returns
-    [1, T, heads, head_dim] and None. Raises ValueError for what is not supported: attention dropout, softcaps, sinks
-    and position biases, and a call without `segments`, which only `training.logprobs` passes.
+    [1, T, heads, head_dim] and None. softcap: scores s become softcap * tanh(s / softcap) before the softmax.
+    Raises ValueError for what is not supported: attention dropout, sinks and position biases, and a call without
+    `segments`, which only `training.logprobs` passes.
     """
-    unsupported = [name for name in ("softcap", "s_aux", "position_bias") if kwargs.get(name) is not None]
+    unsupported = [name for name in ("s_aux", "position_bias") if kwargs.get(name) is not None]
     unsupported += ["attention dropout"] if dropout else []
     if unsupported:
-        raise ValueError(
-            f"attention `packed` does not compute {', '.join(unsupported)}, which this model uses: "
-            "choose another model, or set its dropout to 0"
-        )
+        raise ValueError(f"packed sequences: this model's attention uses {', '.join(unsupported)}; {UNPACKED}")
     if segments is None:
         raise ValueError("attention `packed` runs packed batches only: to generate, load the model with sdpa")
-    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and not per_segment:
-        return _varlen(query, key, value, segments, scaling, sliding_window), None
+    half = query.is_cuda and query.dtype in (torch.bfloat16, torch.float16)
+    if half and not per_segment and (softcap is None or FLASH_ATTN):  # PyTorch's kernel has no softcap
+        return _varlen(query, key, value, segments, scaling, sliding_window, softcap), None
     # The outputs and the keys of shared prompts are recomputed in backward: this saves a tenth of the memory of
     # activations and costs 1 % of the time
     out = checkpoint(
-        _by_segment, query, key, value, segments.spans, scaling, sliding_window,
+        _by_segment, query, key, value, segments.spans, scaling, sliding_window, softcap,
         use_reentrant=False, preserve_rng_state=False,
     )  # fmt: skip
     return out, None
@@ -73,6 +74,7 @@ def _varlen(
     segments: PackedSegments,
     scaling: float | None,
     sliding_window: int | None,
+    softcap: float | None,
 ) -> Tensor:
     """One kernel call; the causal mask of each segment is aligned to its last query and last key."""
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
@@ -83,7 +85,8 @@ def _varlen(
     if FLASH_ATTN:
         from flash_attn import flash_attn_varlen_func
 
-        out = flash_attn_varlen_func(q, k, v, *lengths, softmax_scale=scaling, causal=True, window_size=window)
+        settings = {"softmax_scale": scaling, "causal": True, "window_size": window, "softcap": softcap or 0.0}
+        out = flash_attn_varlen_func(q, k, v, *lengths, **settings)
     else:
         gqa = q.shape[1] != k.shape[1]
         out = varlen_attn(q, k, v, *lengths, scale=scaling, window_size=window, enable_gqa=gqa)
@@ -98,8 +101,9 @@ def _by_segment(
     segments: tuple[Segment, ...],
     scaling: float | None,
     sliding_window: int | None,
+    softcap: float | None,
 ) -> Tensor:
-    """One SDPA call per segment, on any device and dtype."""
+    """One SDPA call per segment, on any device and dtype; with a softcap, which SDPA does not have, its formula."""
     gqa = query.shape[1] != key.shape[1]
     # split, not slices: the backward of a slice fills a tensor of the whole row
     lengths = [s.stop - s.start for s in segments]
@@ -114,36 +118,54 @@ def _by_segment(
             v = torch.cat((values[first][:, :, :shared], v), dim=2)
         n_q, n_k = q.shape[2], k.shape[2]
         mask = None
-        if n_q < n_k or (sliding_window is not None and sliding_window < n_k):
+        if n_q < n_k or softcap is not None or (sliding_window is not None and sliding_window < n_k):
             mask = torch.ones(n_q, n_k, dtype=torch.bool, device=q.device).tril(n_k - n_q)
             if sliding_window is not None:
                 mask = mask.triu(n_k - n_q - sliding_window + 1)
-        outputs.append(
-            scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=gqa)
-        )
+        if softcap is None:
+            causal = mask is None
+            outputs.append(
+                scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scaling, enable_gqa=gqa)
+            )
+        else:
+            outputs.append(_capped(q, k, v, mask, scaling or q.shape[-1] ** -0.5, softcap))
     return torch.cat(outputs, dim=2).transpose(1, 2)
+
+
+def _capped(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, softcap: float) -> Tensor:
+    """softmax(softcap * tanh(q k^T scale / softcap)) v, with the softmax in fp32 (Gemma 2, arXiv 2408.00118)."""
+    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
+    scores = softcap * torch.tanh(q @ k.transpose(2, 3) * (scale / softcap))
+    accumulation = torch.promote_types(q.dtype, torch.float32)
+    assert mask is not None
+    probs = scores.masked_fill(~mask, -torch.inf).softmax(dim=-1, dtype=accumulation)
+    return probs.to(q.dtype) @ v
 
 
 def check_kernel(config: Any, device: torch.device, dtype: torch.dtype) -> None:
     """Compare the kernel that `packed` uses on this device with SDPA per segment: outputs and gradients of one small
     pack of random numbers, with the model's number and size of heads.
 
-    config: transformers' config of the model. Raises ValueError when the two differ by more than rounding explains, or
-    when the flash-attn package is installed but cannot be imported.
+    config: transformers' config of the model. Raises ValueError when the two differ by more than rounding explains,
+    when the flash-attn package is installed but cannot be imported, and for attention in chunks, which no kernel here
+    computes (a short pack, as `model_check` scores, would not show it).
     """
+    if getattr(config, "attention_chunk_size", None):
+        raise ValueError(f"packed sequences: this model attends in chunks, which is not computed; {UNPACKED}")
     heads = config.num_attention_heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
     counts = heads, *[getattr(config, "num_key_value_heads", None) or heads] * 2
     generator = torch.Generator().manual_seed(0)
     qkv = [torch.randn(1, n, SMALL_PACK[-1].stop, head_dim, generator=generator).to(device, dtype) for n in counts]
     windows = (None, 7) if getattr(config, "sliding_window", None) else (None,)
+    softcap = getattr(config, "attn_logit_softcapping", None)
     tolerance = 1e-4 if dtype.itemsize >= 4 else 3e-2
     for window in windows:
         try:
-            by_kernel = _with_gradients(qkv, sliding_window=window)
+            by_kernel = _with_gradients(qkv, sliding_window=window, softcap=softcap)
         except ImportError as error:
             raise ValueError(f"flash-attn is installed but does not load ({error}); fix or uninstall it") from None
-        by_sdpa = _with_gradients(qkv, sliding_window=window, per_segment=True)
+        by_sdpa = _with_gradients(qkv, sliding_window=window, softcap=softcap, per_segment=True)
         for value, expected in zip(by_kernel, by_sdpa, strict=True):
             difference = float((value - expected).norm() / expected.norm())
             if not difference <= tolerance:

@@ -19,28 +19,28 @@ from east.data import training_data
 from east.data.indexed_dataset import IndexedDataset
 from east.run import artifacts, pipeline, summaries
 from east.run.config import Config
-from east.training import deepspeed_engine, objective, reference_cache
+from east.training import deepspeed_engine, objective, reference_cache, schedule
 from east.training.logprobs import CompletionLogprobs
-from east.training.packing import pack
+from east.training.packing import MAKERS
 
 TOKENS = 8192  # per forward pass
-# The log-probability of a sequence of T tokens may differ by this times sqrt(T) nats between two packings: the rounding
-# errors of its tokens are independent. In bfloat16 the logits themselves are rounded, by up to 0.06 near 16.
-TOLERANCE = {"float32": 1e-3, "bfloat16": 0.2}
 REMAKE = f"delete the round's folders reference/ and scores/ and run `{pipeline.COMMANDS['reference']}`"
 CHECKED = 4  # sequences that `check` scores again
 Rows = NDArray[np.int64]
 
 
-def forward_passes(dataset: IndexedDataset, rows: Rows, tokens: int) -> list[Rows]:
+def forward_passes(dataset: IndexedDataset, rows: Rows, tokens: int, packing: str) -> list[Rows]:
     """The sequences `rows` divided into forward passes of at most `tokens` tokens; a longer one has a pass of its own.
 
     Sequences with the same prompt are next to each other, because a pass stores their prompt once. The longest come
-    first: if memory runs out, it does so in the first pass.
+    first: if memory runs out, it does so in the first pass. With packing `none` a pass is padded to its longest.
     """
     if not len(rows):
         return []
     s = dataset.sequences[rows]
+    if packing == "none":
+        total = (s["prompt_length"] + s["completion_length"]).astype(np.int64)
+        return [rows[group] for group in schedule.fit_padded(np.argsort(-total, kind="stable"), total, tokens)]
     _, prompt = np.unique(s["prompt_offset"], return_inverse=True)
     longest = np.zeros(len(rows), dtype=np.int64)
     np.maximum.at(longest, prompt, s["prompt_length"] + s["completion_length"])
@@ -58,11 +58,16 @@ def forward_passes(dataset: IndexedDataset, rows: Rows, tokens: int) -> list[Row
 
 @torch.no_grad()
 def score(
-    module: CompletionLogprobs | nn.Module, dataset: IndexedDataset, passes: list[Rows], device: torch.device
+    module: CompletionLogprobs | nn.Module,
+    dataset: IndexedDataset,
+    passes: list[Rows],
+    packing: str,
+    device: torch.device,
 ) -> Iterator[tuple[Rows, NDArray[np.float64]]]:
     """(rows, log-probabilities [rows]) of each pass: sums over the tokens of the completion, in nats."""
     for rows in passes:
-        batch = pack([dataset.prompt(r) for r in rows], [dataset.completion(r) for r in rows], device=device)
+        prompts, completions = [dataset.prompt(r) for r in rows], [dataset.completion(r) for r in rows]
+        batch = MAKERS[packing](prompts, completions, device=device)
         yield rows, module(batch).sums.double().cpu().numpy()
 
 
@@ -71,6 +76,7 @@ def check(
     dataset: IndexedDataset,
     column: NDArray[Any],
     rows: Rows,
+    packing: str,
     device: torch.device,
     dtype: str,
     seed: int,
@@ -81,13 +87,15 @@ def check(
     """
     sampled = np.random.default_rng(seed).choice(rows, min(CHECKED, len(rows)), replace=False)
     with objective.evaluating(module):  # no dropout, as when the column was computed
-        scored = list(score(module, dataset, forward_passes(dataset, sampled, tokens=4096), device))
+        passes = forward_passes(dataset, sampled, 4096, packing)
+        scored = list(score(module, dataset, passes, packing, device))
     sampled, logprobs = (np.concatenate(parts) for parts in zip(*scored, strict=True))
+    allowed = models.TOLERANCE[dtype]
     worst = float(np.max(np.abs(logprobs - column[sampled]) / np.sqrt(dataset.sequences["completion_length"][sampled])))
-    if not worst <= TOLERANCE[dtype]:
+    if not worst <= allowed:
         raise ValueError(
             f"reference: {len(sampled)} sequences scored again differ by up to {worst:.2g} sqrt(T) nats (T tokens), "
-            f"expected at most {TOLERANCE[dtype]:g} sqrt(T); {REMAKE}"
+            f"expected at most {allowed:g} sqrt(T); {REMAKE}"
         )
 
 
@@ -97,7 +105,9 @@ def run(config: Config) -> None:
     It scores only the sequences that are not in the cache, after a kill and for another dataset of the round alike.
     """
     dataset = IndexedDataset(pipeline.dataset(config))
-    start = models.resolve(*config.starting_model)
+    start, packing = models.resolve(*config.starting_model), config.model.packing
+    trust = config.model.trust_remote_code
+    training_data.check_lengths(dataset, models.context_limit(start, trust))
     model, kernel = artifacts.model_digest(start), training_data.kernel()
     artifact = pipeline.reference(config, kernel, model, dataset.fingerprint)
     if artifact.complete():
@@ -115,13 +125,13 @@ def run(config: Config) -> None:
     if rank == 0:
         print(f"reference: {len(known)} of {len(keys)} sequences are in the cache, {len(missing)} to score")
     if len(missing):
-        policy = models.load_policy(start, dtype=config.train.dtype, attention=config.model.attention)
+        policy = models.load(start, dtype=config.train.dtype, attention=config.model.training_attention, trust=trust)
         module = CompletionLogprobs(policy, config.train.head_chunk, device=device).eval()
         if len(known):
-            check(module, dataset, column, known, device, config.train.dtype, config.train.seed)
+            check(module, dataset, column, known, packing, device, config.train.dtype, config.train.seed)
         with reference_cache.appending(cache.folder) as append:
-            passes = share(dataset, missing, rank, ranks)
-            scored = score_and_append(module, dataset, passes, keys, append, device, show=rank == 0)
+            passes = share(dataset, missing, packing, rank, ranks)
+            scored = score_and_append(module, dataset, passes, keys, append, packing, device, show=rank == 0)
         column[missing] = _sum_over_ranks(scored[missing], device)
     with deepspeed_engine.together():
         if rank == 0:
@@ -132,12 +142,12 @@ def run(config: Config) -> None:
             summaries.show("reference", artifact.folder, summary)
 
 
-def share(dataset: IndexedDataset, rows: Rows, rank: int, ranks: int) -> list[Rows]:
+def share(dataset: IndexedDataset, rows: Rows, packing: str, rank: int, ranks: int) -> list[Rows]:
     """The forward passes of one rank. Ranks take passes in turn, so that their numbers of tokens differ by about one
     pass at most."""
     s = dataset.sequences[rows]
     total = int(s["prompt_length"].sum() + s["completion_length"].sum())
-    return forward_passes(dataset, rows, min(TOKENS, total // ranks + 1))[rank::ranks]
+    return forward_passes(dataset, rows, min(TOKENS, total // ranks + 1), packing)[rank::ranks]
 
 
 def score_and_append(
@@ -146,6 +156,7 @@ def score_and_append(
     passes: list[Rows],
     keys: NDArray[np.uint64],
     append: reference_cache.Append,
+    packing: str,
     device: torch.device,
     show: bool,
 ) -> NDArray[np.float64]:
@@ -156,7 +167,7 @@ def score_and_append(
     """
     column = np.zeros(len(dataset.sequences))
     with tqdm(total=sum(map(len, passes)), desc="reference", unit="seq", disable=not show) as bar:
-        for rows, values in score(module, dataset, passes, device):
+        for rows, values in score(module, dataset, passes, packing, device):
             if not np.isfinite(values).all():
                 row = int(rows[~np.isfinite(values)][0])
                 raise ValueError(

@@ -5,6 +5,7 @@ that the same run on another number of ranks has the same steps.
 """
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,13 +41,16 @@ def share(rows: Rows, rank: int, ranks: int, micro_batch: int) -> list[Rows]:
     return [own[i * micro_batch : (i + 1) * micro_batch] for i in range(count)]
 
 
-def share_tokens(rows: Rows, tokens: NDArray[np.int64], rank: int, ranks: int, budget: int) -> list[Rows]:
+def share_tokens(
+    rows: Rows, tokens: NDArray[np.int64], rank: int, ranks: int, budget: int, padded: bool = False
+) -> list[Rows]:
     """This rank's micro-batches of a step, of at most `budget` tokens each; an example that is longer is alone in its
     micro-batch.
 
     tokens: number of tokens of each row. Examples are assigned longest first, each to the rank with the fewest tokens
     so far; a rank puts its examples, longest first, into the first micro-batch that has room (first fit decreasing).
-    All ranks get the same number of micro-batches; the last ones may be empty.
+    All ranks get the same number of micro-batches; the last ones may be empty. padded: every example of a micro-batch
+    takes the tokens of its longest.
     """
     longest_first = np.argsort(-tokens, kind="stable")
     loads, shares = [0] * ranks, [list[int]() for _ in range(ranks)]
@@ -54,9 +58,22 @@ def share_tokens(rows: Rows, tokens: NDArray[np.int64], rank: int, ranks: int, b
         least = loads.index(min(loads))
         loads[least] += int(tokens[i])
         shares[least].append(int(i))
-    bins = [_first_fit(share, tokens, budget) for share in shares]
+    fit = fit_padded if padded else _first_fit
+    bins = [fit(share, tokens, budget) for share in shares]
     count = max(len(b) for b in bins)
     return [rows[np.array(b, dtype=np.int64)] for b in bins[rank] + [[]] * (count - len(bins[rank]))]
+
+
+def fit_padded(share: Iterable[int], tokens: NDArray[np.int64], budget: int) -> list[list[int]]:
+    """The examples of `share`, longest first, in groups of which each takes at most `budget` tokens once its examples
+    are padded to the first, or has one example."""
+    groups = list[list[int]]()
+    for i in share:
+        if groups and (len(groups[-1]) + 1) * tokens[groups[-1][0]] <= budget:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    return groups
 
 
 def _first_fit(share: list[int], tokens: NDArray[np.int64], budget: int) -> list[list[int]]:

@@ -63,12 +63,26 @@ def outside() -> dict[str, str]:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory) -> Path:
     """An untrained Llama of some 50,000 parameters with the arithmetic task's tokenizer."""
-    from east.toy import arithmetic, tiny_model
+    from east.toy import tiny_model
 
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    texts = [f"{r['question']} {r['solution']}" for r in arithmetic.problems("easy", "train", 200, 0)]
-    tiny_model.make_tiny_model(folder, texts, hidden_size=32, layers=2, seed=0)
+    tiny_model.make_tiny_model(folder, family_texts(), hidden_size=32, layers=2, seed=0)
     return folder
+
+
+def family_texts() -> list[str]:
+    """What the tokenizer of the model families is trained on."""
+    from east.toy import arithmetic
+
+    return [f"{r['question']} {r['solution']}" for r in arithmetic.problems("easy", "train", 200, 0)]
+
+
+@pytest.fixture(scope="session")
+def family_tokenizer() -> Any:
+    """The tokenizer of the tiny models of `model_families`."""
+    from east.toy import tiny_model
+
+    return tiny_model.make_tokenizer(family_texts())
 
 
 @pytest.fixture(scope="session")

@@ -127,6 +127,6 @@ def _backward(run: Config, policy: Any, data: Any, weights: Any, reference: Any,
 def _logprob(policy: Any, prompt: Any, completion: Any) -> tuple[Tensor, Tensor]:
     """(log pi(completion | prompt), sum_t log(pi(y_t) / sum_v pi(v)^2) without gradient), from the full logits."""
     ids = torch.tensor(np.concatenate([prompt, completion]).astype(np.int64), device=policy.device)
-    logprobs = policy(input_ids=ids[None]).logits[0, len(prompt) - 1 : -1].log_softmax(dim=1)
+    logprobs = policy(input_ids=ids[None], use_cache=False).logits[0, len(prompt) - 1 : -1].log_softmax(dim=1)
     of_targets = logprobs.gather(1, ids[len(prompt) :, None]).squeeze(1)
     return of_targets.sum(), (of_targets - (2 * logprobs).logsumexp(dim=1)).detach().sum()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
-import safetensors
+import safetensors.torch
 import torch
 from torch import Tensor
 from transformers.core_model_loading import revert_weight_conversion
@@ -35,7 +35,13 @@ def write(model: Any, state: Mapping[str, Tensor], start: Path, out: Path, dtype
         for name in sorted(before.names.keys() - written.keys()):
             written[name] = before.read(name)
         out.mkdir(parents=True, exist_ok=True)
-        huggingface_hub.save_torch_state_dict(_unshared(written), out, metadata={"format": "pt"})
+        plan = huggingface_hub.split_torch_state_dict_into_shards(written)
+        for name, tensors in plan.filename_to_tensors.items():
+            own = {tensor: _own_memory(written[tensor]) for tensor in tensors}
+            safetensors.torch.save_file(own, out / name, metadata={"format": "pt"})
+        if plan.is_sharded:
+            index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
+            files.write_text(out / "model.safetensors.index.json", json.dumps(index, indent=2) + "\n")
         copy_files(start, out)
         _set_dtype(out / folder.CONFIG, dtype)
 
@@ -137,14 +143,9 @@ def _named_as(before: _Weights, tensors: dict[str, Tensor], start: Path) -> dict
     return written
 
 
-def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of which no two have the same memory: tied weights that the starting folder stores twice."""
-    seen = set[int]()
-    result = {}
-    for name, tensor in tensors.items():
-        result[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
-        seen.add(tensor.data_ptr())
-    return result
+def _own_memory(tensor: Tensor) -> Tensor:
+    """The tensor in memory of its own: tied weights share it, and a layer's experts may be parts of one tensor."""
+    return tensor.detach().clone(memory_format=torch.contiguous_format)
 
 
 def _set_dtype(path: Path, dtype: str) -> None:

@@ -74,10 +74,18 @@ def causal_lm(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
+def decoder(model: Any) -> Any:
+    """The module of a causal LM that computes its last hidden states, the model without its LM head."""
+    for module in (model.get_decoder(), model.base_model, getattr(model, "model", model)):
+        if isinstance(module, transformers.PreTrainedModel) and module is not model:
+            return module
+    raise ValueError(f"{type(model).__name__}: found no decoder below its LM head; choose another model")
+
+
 def decoder_layers(model: Any) -> nn.ModuleList:
     """The decoder's layers, in order. Raises ValueError when the model has no list of that length."""
     count = model.config.get_text_config().num_hidden_layers
-    for module in model.get_decoder().modules():
+    for module in decoder(model).modules():
         if isinstance(module, nn.ModuleList) and len(module) == count:
             return module
     raise ValueError(f"{type(model).__name__}: found no list of its {count} decoder layers; choose another model")

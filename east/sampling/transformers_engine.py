@@ -15,8 +15,12 @@ from numpy.typing import NDArray
 from transformers.cache_utils import DynamicLayer
 
 from east import models
+from east.models import policy
 from east.run.config import Sampling
 from east.sampling.engine_interface import Drawn, Engine, Request, response_text
+
+CHECKED = (5, 13)  # lengths of the prompts with which generation is checked
+GENERATION = {"float32": 1e-3, "float16": 0.1, "bfloat16": 0.5}  # mean |difference of log-probabilities|, in nats
 
 
 def transformers_engine(
@@ -31,6 +35,7 @@ def transformers_engine(
     model = models.load(model_folder, dtype=settings.dtype, trust=trust).to(device)
     # the model's own sampling defaults (top_k, repetition_penalty, ...) must not be added to the run's settings
     model.generation_config = transformers.GenerationConfig()  # type: ignore[no-untyped-call]  # transformers
+    check_generation(model)
     tokenizer = models.load_tokenizer(model_folder, trust)
     ends = set(end_ids)
 
@@ -49,6 +54,40 @@ def transformers_engine(
                 yield Drawn(request.question, request.first, tokens, text, reasons)
 
     return engine
+
+
+@torch.inference_mode()
+def check_generation(model: Any) -> None:
+    """Compare the logits of a few tokens, generated with cached keys, values and states after two prompts of unequal
+    length in one batch, with those of the model's forward pass over each whole sequence.
+
+    Raises ValueError when they differ by more than rounding explains, or when the model cannot generate like this.
+    """
+    prompts = [policy.random_sequence(model, length, 1, seed=length)[0] for length in CHECKED]
+    ids_BL, mask_BL = _left_padded(prompts, 0)
+    ids_BL, mask_BL = ids_BL.to(model.device), mask_BL.to(model.device)
+    differences = list[torch.Tensor]()
+    try:
+        cache = _prompt_cache(model, ids_BL, mask_BL, ["first", "second"])
+        more: dict[str, Any] = {"output_logits": True, "return_dict_in_generate": True, "max_new_tokens": 5}
+        out = model.generate(ids_BL, attention_mask=mask_BL, past_key_values=cache, do_sample=False, **more)
+        for row, prompt in enumerate(prompts):
+            drawn = out.sequences[row, ids_BL.shape[1] :]
+            whole = torch.cat([torch.tensor(prompt, device=model.device), drawn])[None, :-1]
+            expected = model(input_ids=whole, use_cache=False).logits[0, len(prompt) - 1 :].float().log_softmax(-1)
+            steps = torch.stack([logits[row] for logits in out.logits]).float().log_softmax(-1)
+            differences.append((steps - expected).gather(1, drawn[:, None]).abs())
+    except Exception as error:  # the model classes raise many types for caches that they do not support
+        line = f"{type(error).__name__}: {' '.join(str(error).split())[:150]}"
+        raise ValueError(
+            f"{type(model).__name__}: transformers cannot draw from it in batches ({line}); set sampling.engine=vllm"
+        ) from None
+    mean, allowed = float(torch.cat(differences).mean()), GENERATION[policy.dtype_name(model)]
+    if not mean <= allowed:
+        raise ValueError(
+            f"{type(model).__name__}: log-probabilities of tokens that transformers draws in a batch differ by "
+            f"{mean:.1e} nats from the model's forward pass, expected at most {allowed:g}; set sampling.engine=vllm"
+        )
 
 
 def choose(logits_BV: torch.Tensor, uniforms_B: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor:
@@ -127,11 +166,7 @@ def _batch(
     """Tokens and finish reason of each (request, sample), drawn in one batch."""
     device, width = model.device, max(len(request.prompt) for request, _ in rows)
     budgets = [min(settings.max_tokens, context - len(request.prompt)) for request, _ in rows]
-    ids_BL = torch.full((len(rows), width), min(ends))
-    mask_BL = torch.zeros((len(rows), width), dtype=torch.int64)
-    for row, (request, _) in enumerate(rows):
-        ids_BL[row, width - len(request.prompt) :] = torch.tensor(request.prompt)
-        mask_BL[row, width - len(request.prompt) :] = 1
+    ids_BL, mask_BL = _left_padded([request.prompt for request, _ in rows], min(ends))
     ended = _Ended(width, torch.tensor(budgets, device=device), ends, settings.stop, tokenizer)
     processors = transformers.LogitsProcessorList()
     if settings.temperature > 0:
@@ -160,12 +195,24 @@ def _batch(
     ]
 
 
+def _left_padded(prompts: list[list[int]], filler: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(token ids, mask: 1 where a row has a prompt token), [B, L] int64 on the CPU."""
+    width = max(map(len, prompts))
+    ids_BL, mask_BL = torch.full((len(prompts), width), filler), torch.zeros((len(prompts), width), dtype=torch.int64)
+    for row, prompt in enumerate(prompts):
+        ids_BL[row, width - len(prompt) :] = torch.tensor(prompt)
+        mask_BL[row, width - len(prompt) :] = 1
+    return ids_BL, mask_BL
+
+
 def _prompt_cache(model: Any, ids_BL: torch.Tensor, mask_BL: torch.Tensor, questions: list[str]) -> Any:
     """Keys and values of all prompt tokens but the last, computed once per question and repeated for its rows.
 
-    mask_BL: 1 where ids_BL has a prompt token, 0 for padding. questions: of each row. None for prompts of one token.
+    mask_BL: 1 where ids_BL has a prompt token, 0 for padding. questions: of each row. None for prompts of one token,
+    and for recurrent models, whose state cannot be repeated by row: `generate` then computes each row's prompt.
     """
-    if ids_BL.shape[1] == 1:
+    cache = transformers.DynamicCache(config=model.config)
+    if ids_BL.shape[1] == 1 or not all(isinstance(layer, DynamicLayer) for layer in cache.layers):
         return None
     first: dict[str, int] = {}
     for row, question in enumerate(questions):
@@ -174,7 +221,6 @@ def _prompt_cache(model: Any, ids_BL: torch.Tensor, mask_BL: torch.Tensor, quest
     index = {question: i for i, question in enumerate(first)}
     ids, mask = ids_BL[rows, :-1], mask_BL[rows, :-1]
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    cache = transformers.DynamicCache(config=model.config)
     model(
         ids,
         attention_mask=mask,

@@ -18,9 +18,10 @@ from east.training import model_check, packed_attention
 from east.training.chunked_logprobs import linear_logprobs
 from east.training.packing import Batch, pack, pad
 
-# Keys of transformers configs by which models scale their logits after the LM head
+# Keys of transformers configs by which models scale their logits after the LM head, and bound them
 FACTORS = ("logit_scale", "lm_head_multiplier", "output_multiplier_scale")
 DIVISORS = ("logits_scaling",)
+SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
 
 
 class SequenceLogprobs(NamedTuple):
@@ -90,7 +91,7 @@ class CompletionLogprobs(nn.Module):
     def forward(self, batch: Batch) -> SequenceLogprobs:
         assert (batch.segments is not None) == self.packed, "made by `pack` for a packed attention, else by `pad`"
         packed = {} if batch.segments is None else {"position_ids": batch.position_ids, "segments": batch.segments}
-        decoder = policy.causal_lm(self.model).get_decoder()
+        decoder = policy.decoder(policy.causal_lm(self.model))
         hidden_RTD = decoder(input_ids=batch.input_ids, use_cache=False, **packed).last_hidden_state
         logprobs_N, collision_N = self.head(hidden_RTD.flatten(0, 1).index_select(0, batch.rows), batch.targets)
         return SequenceLogprobs(
@@ -113,7 +114,7 @@ class CompletionHead(nn.Module):
         self.chunk_tokens = chunk_tokens
         self.with_collision = with_collision
         config = causal_lm.config.get_text_config()
-        self.softcap = getattr(config, "final_logit_softcapping", None)
+        self.softcap = next((cap for name in SOFTCAPS if (cap := getattr(config, name, None)) is not None), None)
         self.scale = 1.0
         for name in (*FACTORS, *DIVISORS):
             value = getattr(config, name, None) or 1.0

@@ -30,7 +30,8 @@ def check(module: Any, make: Callable[..., Batch], packed: bool) -> None:
     sequences = [policy.random_sequence(model, *lengths, seed=i) for i, lengths in enumerate(LENGTHS)]
     prompts = [sequences[0][0], sequences[0][0], sequences[2][0]]
     completions = [completion for _, completion in sequences]
-    hint = UNPACKED if packed else "choose another model"
+    hint = UNPACKED if packed else "set train.dtype=float32, or choose another model"
+    versions = [parameter._version for parameter in model.parameters()]
     try:
         together = module(make(prompts, completions, device=model.device)).sums
         alone = [module(make([p], [c], device=model.device)).sums for p, c in zip(prompts, completions, strict=True)]
@@ -40,6 +41,8 @@ def check(module: Any, make: Callable[..., Batch], packed: bool) -> None:
         raise
     except Exception as error:  # the model classes raise many types for arguments that they do not know
         _refuse(model, f"cannot run such batches ({type(error).__name__}: {' '.join(str(error).split())[:150]})", hint)
+    if versions != [parameter._version for parameter in model.parameters()]:  # RWKV, outside of training mode
+        _refuse(model, "its forward pass changes its own weights", "choose another model")
     if not torch.stack(own).isfinite().all():
         found = [float(value) for value in own]
         dtype = policy.dtype_name(model)

@@ -54,7 +54,10 @@ def packed_attention(
     if unsupported:
         raise ValueError(f"packed sequences: this model's attention uses {', '.join(unsupported)}; {UNPACKED}")
     if segments is None:
-        raise ValueError("attention `packed` runs packed batches only: to generate, load the model with sdpa")
+        raise ValueError(
+            f"packed sequences: the model called its attention without segments: to train it, {UNPACKED}; to generate, "
+            "load the model with sdpa"
+        )
     half = query.is_cuda and query.dtype in (torch.bfloat16, torch.float16)
     if half and not per_segment and (softcap is None or FLASH_ATTN):  # PyTorch's kernel has no softcap
         return _varlen(query, key, value, segments, scaling, sliding_window, softcap), None

@@ -155,7 +155,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         "w_init_variance_scale": 1.0,
     }),
     "Kimi Linear": ("KimiLinear", {
-        **EXPERTS, **LATENT, **LINEAR, "layer_types": ["linear_attention", "full_attention"],
+        **EXPERTS, **LATENT, **LINEAR, **HEADS, "layer_types": ["linear_attention", "full_attention"],
     }),
     "Zamba": ("Zamba", {"mamba_d_state": 8, "mamba_dt_rank": 4, "n_mamba_heads": 2, "use_mamba_kernels": False,
                         "layers_block_type": ["mamba", "hybrid", "mamba", "hybrid"], "num_hidden_layers": 4}),

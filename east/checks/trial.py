@@ -58,7 +58,7 @@ def run(config: Config, start: Path, outline: Any) -> str:
         if config.train.dtype != "float32":  # the kernels of the run's dtype
             CompletionLogprobs(_policy(config, folder, config.train.dtype, attention, trust), device=device)
         if config.sampling.responses is None and engines.resolve(config.sampling.engine) == "transformers":
-            transformers_engine.check_generation(models.load(folder, dtype="float32", trust=trust).to(device))
+            transformers_engine.load_checked(folder, "float32", "cpu", trust)
         module = CompletionLogprobs(_policy(config, folder, "float32", attention, trust), device=device)
         error = gradient_error(module.train(), config.loss, config.model.packing)
         if not error <= GRADIENT:

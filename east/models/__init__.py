@@ -3,7 +3,7 @@
 from east.models.adapter import save_and_merge, with_lora
 from east.models.export import verify, write
 from east.models.folder import config, context_limit, vocabulary
-from east.models.policy import TOLERANCE, load, outline
+from east.models.policy import TOLERANCE, load, outline, token_logprobs
 from east.models.resolve import resolve
 from east.models.tokenizer import added_bos, end_tokens, load_tokenizer, tokenizer_digest
 
@@ -18,6 +18,7 @@ __all__ = [
     "outline",
     "resolve",
     "save_and_merge",
+    "token_logprobs",
     "tokenizer_digest",
     "verify",
     "vocabulary",

@@ -31,7 +31,7 @@ def write(model: Any, state: Mapping[str, Tensor], start: Path, out: Path, dtype
     Raises ValueError when a tensor has no place in the starting folder, and when `out` cannot be written.
     """
     with _Weights(start) as before, write_errors(out):
-        written = _named_as(before, revert_weight_conversion(model, dict(state)), start)
+        written = _named_as(before, _reverted(model, state), start)
         for name in sorted(before.names.keys() - written.keys()):
             written[name] = before.read(name)
         out.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ def check_names(outline: Any, start: Path) -> None:
     outline: the model on the meta device.
     """
     with _Weights(start) as before:
-        _named_as(before, revert_weight_conversion(outline, dict(outline.state_dict())), start)
+        _named_as(before, _reverted(outline, outline.state_dict()), start)
 
 
 def copy_files(source: Path, out: Path) -> None:
@@ -129,13 +129,27 @@ class _Weights:
         return tensor
 
 
-def _named_as(before: _Weights, tensors: dict[str, Tensor], start: Path) -> dict[str, Tensor]:
-    """The tensors that the starting folder has. Others must be equal to one of them: tied, and stored once."""
-    written = {name: tensor for name, tensor in tensors.items() if before.names.get(name) == tuple(tensor.shape)}
+def _reverted(model: Any, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+    """(tensors in the names and shapes of a file, from those in memory; the name of the decoder in the model)."""
+    return revert_weight_conversion(model, dict(state)), model.base_model_prefix
+
+
+def _named_as(before: _Weights, reverted: tuple[dict[str, Tensor], str], start: Path) -> dict[str, Tensor]:
+    """The tensors under the names of the starting folder. Those that it does not have must be equal to one of the
+    others: tied, and stored once."""
+    tensors, decoder = reverted
+    written, others = dict[str, Tensor](), dict[str, Tensor]()
     for name, tensor in tensors.items():
-        if name not in written and not any(
-            tensor.shape == other.shape and (tensor.is_meta or torch.equal(tensor, other)) for other in written.values()
-        ):
+        # the file of a decoder alone, as GPT-2's on the hub, has names without the decoder's
+        for known in (name, name.removeprefix(f"{decoder}."), f"{decoder}.{name}"):
+            if before.names.get(known) == tuple(tensor.shape):
+                written[known] = tensor
+                break
+        else:
+            others[name] = tensor
+    for name, tensor in others.items():
+        alike = [other for other in written.values() if other.shape == tensor.shape]
+        if not any(tensor.is_meta or torch.equal(tensor, other) for other in alike):
             raise ValueError(
                 f"{start}: its weights have no place for {name} {list(tensor.shape)} of the trained model; save the "
                 "starting model with save_pretrained of this version of transformers, and start from that folder"

@@ -30,9 +30,10 @@ def end_tokens(model: Path, tokenizer: Any) -> list[int]:
     sorted. Raises ValueError for one that is not a token id."""
     settings = folder.read_json(model / folder.CONFIG)
     text = settings.get("text_config")
+    of_text = text.get("eos_token_id") if isinstance(text, dict) else None
     listed = {
         artifacts.GENERATION: artifacts.listed_end_tokens(model),
-        folder.CONFIG: settings.get("eos_token_id", text.get("eos_token_id") if isinstance(text, dict) else None),
+        folder.CONFIG: of_text if settings.get("eos_token_id") is None else settings["eos_token_id"],
     }
     ids = {tokenizer.eos_token_id}
     for name, value in listed.items():

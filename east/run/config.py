@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from east.grading import Grading
 from east.run import yaml_file
 from east.run.loss_table import LOSSES, Normalization
-from east.run.validation import Section, one_of, validate
+from east.run.validation import LocalPath, Section, one_of, validate
 from east.weighting.entropy import Estimator
 from east.weighting.weights import Mapping, Strategy
 
@@ -35,7 +35,7 @@ class Lora(Section):
 class Model(Section):
     """The model that samples, is trained, and (before training) is the reference."""
 
-    path: str = Field(description="hub name or local folder of a model or of a PEFT adapter")
+    path: LocalPath = Field(description="hub name or local folder of a model or of a PEFT adapter")
     revision: str | None = Field(None, description="hub revision")
     trust_remote_code: bool = Field(False, description="run Python code that comes with the model")
     packing: Literal["shared_prompts", "none"] = Field(
@@ -58,8 +58,8 @@ class Task(Section):
     """Where questions come from and how they are asked."""
 
     name: Literal["gsm8k", "math", "jsonl", "arithmetic"] = Field("gsm8k", description="which task")
-    train: str | None = Field(None, description="train questions: local .jsonl[.gz] or hub name")
-    test: str | None = Field(None, description="test questions: local .jsonl[.gz] or hub name")
+    train: LocalPath | None = Field(None, description="train questions: local .jsonl[.gz] or hub name")
+    test: LocalPath | None = Field(None, description="test questions: local .jsonl[.gz] or hub name")
     shuffle: int | None = Field(
         None, ge=0, description="seed of a shuffle of the train rows, before train_rows is applied"
     )
@@ -115,7 +115,9 @@ class Sampling(Section):
     batch: int = Field(
         128, ge=1, description="sequences at a time: vLLM's max_num_seqs, or the transformers engine's batch"
     )
-    responses: str | None = Field(None, description="JSONL of question and response made elsewhere; nothing is sampled")
+    responses: LocalPath | None = Field(
+        None, description="JSONL of question and response made elsewhere; nothing is sampled"
+    )
 
     @property
     def plan(self) -> dict[str, Any]:
@@ -240,7 +242,7 @@ class Train(Section):
     eps: float = Field(1e-8, gt=0, description="AdamW")
     max_grad_norm: float = Field(1.0, gt=0, description="gradient norm above which gradients are clipped")
     dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="dtype of the weights")
-    deepspeed: str = Field("zero1", description="ZeRO: zero0 to zero3, zero2_offload, zero3_offload, or a file")
+    deepspeed: LocalPath = Field("zero1", description="ZeRO: zero0 to zero3, zero2_offload, zero3_offload, or a file")
     gradient_checkpointing: bool = Field(False, description="recompute activations")
     compile: bool = Field(False, description="torch.compile every decoder layer (not with ZeRO 3)")
     dropout: Literal["none", "model"] = Field(
@@ -276,7 +278,7 @@ class Rounds(Section):
 class Config(Section):
     """A run. `run` is its folder; `name` distinguishes the trained models of one run."""
 
-    run: str = Field(description="folder of the run")
+    run: LocalPath = Field(description="folder of the run")
     name: str | None = Field(None, pattern=NAME, description="the trained model's name; null: loss-weighting")
     round: int = Field(1, ge=1, description="the round this command works on")
     model: Model

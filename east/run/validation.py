@@ -2,11 +2,13 @@
 
 import difflib
 import json
+import os
 from collections.abc import Collection
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
+LocalPath = Annotated[str, AfterValidator(os.path.expanduser)]  # ~ is the home folder
 Checked = TypeVar("Checked", bound=BaseModel)
 
 

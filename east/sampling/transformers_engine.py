@@ -28,14 +28,11 @@ def transformers_engine(
 ) -> Engine:
     """An engine that runs `model.generate` on a GPU if there is one, else on the CPU, with tokens drawn by `choose`.
 
-    context: largest length of a sequence. Raises ValueError when the model cannot be loaded, and while drawing when a
-    batch does not fit into the memory of the device.
+    context: largest length of a sequence. trust: run Python code that comes with the model. Raises ValueError when the
+    model cannot be loaded or drawn from, and while drawing when a batch does not fit into the memory of the device.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = models.load(model_folder, dtype=settings.dtype, trust=trust).to(device)
-    # the model's own sampling defaults (top_k, repetition_penalty, ...) must not be added to the run's settings
-    model.generation_config = transformers.GenerationConfig()  # type: ignore[no-untyped-call]  # transformers
-    check_generation(model)
+    model = load_checked(model_folder, settings.dtype, device, trust)
     tokenizer = models.load_tokenizer(model_folder, trust)
     ends = set(end_ids)
 
@@ -56,6 +53,15 @@ def transformers_engine(
     return engine
 
 
+def load_checked(model_folder: Path, dtype: str, device: str, trust: bool) -> Any:
+    """The model without its own sampling defaults; raises ValueError as `models.load` and `check_generation` do."""
+    model = models.load(model_folder, dtype=dtype, trust=trust).to(device)
+    # the model's own defaults (top_k, repetition_penalty, ...) must not be added to the run's settings
+    model.generation_config = transformers.GenerationConfig()  # type: ignore[no-untyped-call]  # transformers
+    check_generation(model)
+    return model
+
+
 @torch.inference_mode()
 def check_generation(model: Any) -> None:
     """Compare the logits of a few tokens, generated with cached keys, values and states after two prompts of unequal
@@ -69,8 +75,15 @@ def check_generation(model: Any) -> None:
     differences = list[torch.Tensor]()
     try:
         cache = _prompt_cache(model, ids_BL, mask_BL, ["first", "second"])
-        more: dict[str, Any] = {"output_logits": True, "return_dict_in_generate": True, "max_new_tokens": 5}
-        out = model.generate(ids_BL, attention_mask=mask_BL, past_key_values=cache, do_sample=False, **more)
+        out = model.generate(
+            ids_BL,
+            attention_mask=mask_BL,
+            past_key_values=cache,
+            max_new_tokens=5,
+            do_sample=False,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
         for row, prompt in enumerate(prompts):
             drawn = out.sequences[row, ids_BL.shape[1] :]
             whole = torch.cat([torch.tensor(prompt, device=model.device), drawn])[None, :-1]

@@ -8,7 +8,7 @@ from pydantic import Field
 from east.run import config, validation, yaml_file
 from east.run.config import NAME
 from east.run.loss_table import LOSSES
-from east.run.validation import Section, one_of
+from east.run.validation import LocalPath, Section, one_of
 from east.weighting.weights import COMPARED
 
 BACKBONE = "backbone"  # the method of a starting model
@@ -79,7 +79,7 @@ class Study(Section):
     """A study file."""
 
     name: str = Field(pattern=NAME, description="of the study")
-    folder: str = Field(description="where its runs, logs and study.json go")
+    folder: LocalPath = Field(description="where its runs, logs and study.json go")
     device: Literal["cpu", "gpu"] = Field("cpu", description="cpu: a thread per job; gpu: a GPU per job")
     parallel: int = Field(1, ge=1, description="jobs at once; on GPUs one each")
     seeds: list[int] = Field(min_length=1, description="each repeats every cell")

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from east import models, tasks
 from east.run import pipeline
 from east.run.config import Sampling, Task
-from east.sampling import draw, samples, vllm_engine
+from east.sampling import draw, rendering, samples, vllm_engine
 from east.toy import arithmetic, tiny_model
 
 
@@ -68,7 +68,7 @@ def prepare(folder: Path, scratch: Path, arguments: argparse.Namespace) -> dict[
     )
     questions, _ = tasks.questions(task, "train")
     tokenizer = models.load_tokenizer(folder)
-    prompts = [tasks.render(tokenizer, row["question"], task) for row in questions]
+    prompts = [rendering.render(tokenizer, row["question"], task) for row in questions]
     ids = [row["id"] for row in questions]
     context = max(len(tokens) for _, tokens in prompts) + settings.max_tokens
     arguments_of_vllm = vllm_engine.vllm_arguments(folder, settings, context)

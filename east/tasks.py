@@ -1,10 +1,11 @@
-"""Questions and their prompts: GSM8K, MATH, arithmetic (toy/), and any JSONL file of questions and answers."""
+"""Questions: GSM8K, MATH, arithmetic (toy/), and any JSONL file of questions and answers."""
 
 import collections
+import json
+import math
 from pathlib import Path
 from typing import Any, TypedDict
 
-import jinja2
 import numpy as np
 
 from east.grading import gold_answer
@@ -12,7 +13,6 @@ from east.run import files
 from east.run.config import Task
 from east.toy import arithmetic
 
-Prompt = tuple[str, list[int]]  # text and token ids
 HUB = {"gsm8k": "openai/gsm8k", "math": "EleutherAI/hendrycks_math"}
 MATH_SUBJECTS = [
     "algebra", "counting_and_probability", "geometry", "intermediate_algebra", "number_theory", "prealgebra",
@@ -81,19 +81,24 @@ def questions(task: Task, split: str, rows: tuple[int, int] | None = None) -> tu
 
 def _question(name: str, split: str, index: int, row: dict[str, Any], source: str) -> Question:
     """The question of a row in the layout of the task `name`. index: number of the row in its source."""
-    text = row.get("question", row.get("problem"))
-    solution, answer = row.get("solution"), row.get("answer")
-    if not isinstance(text, str) or (solution is None and answer is None):
+    text, solution = row.get("question", row.get("problem")), row.get("solution")
+    where = f"{source}, row {index}"
+    if not isinstance(text, str) or ("answer" not in row and solution is None):
         raise ValueError(
-            f"{source}, row {index}: found fields {sorted(row)}, expected question (or problem) and answer "
-            "(or solution); rename the fields"
+            f"{where}: found fields {sorted(row)}, expected question (or problem) and answer (or solution); rename the "
+            "fields"
         )
+    if not text.strip():
+        raise ValueError(f"{where}: the question is empty; fix or remove the row")
     if name == "gsm8k":
-        solution, gold = answer, gold_answer(str(answer))
-    elif name == "math" and solution is not None:
+        solution = _gold(row.get("answer"), where)
         gold = gold_answer(solution)
+    elif solution is not None and (name == "math" or row.get("answer") is None):
+        gold = gold_answer(_gold(solution, where))
     else:
-        gold = str(answer if answer is not None else gold_answer(str(solution)) or "")
+        gold = _gold(row.get("answer"), where)
+    for field, value in (("question", text), ("answer", gold), ("solution", solution), ("id", row.get("id"))):
+        _check_text(value, f"{where}: its {field}")
     identity = row.get("id", row.get("unique_id"))
     meta: dict[str, Any] = {k: row[k] for k in ("level", "type", "subject") if k in row}
     identity = f"{name}/{split}/{index}" if identity is None else str(identity)
@@ -116,45 +121,31 @@ def _from_hub(name: str, source: str, split: str) -> list[dict[str, Any]]:
     return [dict(row) for part in parts for row in part]
 
 
-def render(tokenizer: Any, question: str, task: Task) -> Prompt:
-    """Prompt text and its token ids, by the model's chat template, or by `task.prompt` where it has none.
+def _gold(value: Any, where: str) -> str:
+    """The text of a gold answer: a text, a number as JSON writes it, or a list of one of them.
 
-    The ids have exactly one BOS if the tokenizer has one and its template writes it. Templates that print a date get
-    the fixed `task.date`, so that prompts do not change from day to day.
-    Raises ValueError without a template and `task.prompt`, when the template raises an error, for an empty prompt, and
-    for a prompt that begins with two BOS.
+    Raises ValueError for other values. A longer list may mean several parts or several spellings.
     """
-    if tokenizer.chat_template:
-        messages = [{"role": "user", "content": question}]
-        if task.system_prompt is not None:
-            messages.insert(0, {"role": "system", "content": task.system_prompt})
-        try:
-            text = tokenizer.apply_chat_template(
-                messages,
-                tokenize=False,
-                add_generation_prompt=True,
-                date_string=task.date,
-                strftime_now=lambda _: task.date,
-            )
-        except jinja2.TemplateError as error:
-            raise ValueError(
-                f"the chat template refuses the prompt ({error}); if it does not accept a system message, set "
-                "task.system_prompt=null"
-            ) from None
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    elif task.prompt is not None:
-        # replace, not format: questions and prompts may have the braces of LaTeX
-        text = task.prompt.replace("{system}", task.system_prompt or "").replace("{question}", question)
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        if tokenizer.bos_token_id is not None:
-            ids = [tokenizer.bos_token_id, *ids]
-    else:
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, str):
+        return value
+    if type(value) is int or (type(value) is float and math.isfinite(value)):
+        return json.dumps(value)
+    shown = json.dumps(value)[:60]
+    raise ValueError(
+        f"{where}: found the answer {shown}, expected a text or a number; write an answer of several parts as one "
+        'text, e.g. "2, 3", or remove the row'
+    )
+
+
+def _check_text(value: Any, where: str) -> None:
+    """Raise ValueError for bytes that were not UTF-8, which `read_jsonl` keeps, and for half a surrogate pair."""
+    try:
+        str(value).encode("utf-8")
+    except UnicodeEncodeError as error:
+        character = str(value)[error.start]
         raise ValueError(
-            "the tokenizer has no chat template; set task.prompt, e.g. task.prompt='Question: {question}\\nAnswer:'"
-        )
-    if not ids:
-        raise ValueError(f"found an empty prompt for the question {question[:60]!r}; check task.prompt")
-    bos = tokenizer.bos_token_id
-    if bos is not None and ids[:2].count(bos) == 2:
-        raise ValueError("the prompt begins with two BOS tokens; remove BOS from task.prompt or the chat template")
-    return text, ids
+            f"{where} has {character!a} at character {error.start}, which is no Unicode text; save the file as UTF-8, "
+            "or remove the row"
+        ) from None

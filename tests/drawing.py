@@ -9,7 +9,7 @@ from east.grading import Grading
 from east.run import pipeline
 from east.run.config import Sampling, Task
 from east.sampling import draw as draw_module
-from east.sampling import imported, samples
+from east.sampling import imported, rendering, samples
 from east.sampling.engine_interface import Drawn, Request
 from east.toy import arithmetic, tiny_model
 from tests import stages
@@ -43,7 +43,7 @@ def asked(folder: Path, task: Task = TASK) -> tuple[list[dict[str, Any]], list[t
     """Questions and rendered prompts."""
     questions, _ = tasks.questions(task, "train")
     tokenizer = models.load_tokenizer(folder)
-    return questions, [tasks.render(tokenizer, row["question"], task) for row in questions]
+    return questions, [rendering.render(tokenizer, row["question"], task) for row in questions]
 
 
 def draw(
@@ -69,7 +69,8 @@ def read(folder: Path, n: int | None = None) -> Any:
 def import_responses(folder: Path, *arguments: Any) -> Any:
     """`imported.import_responses` into a folder."""
     artifact = stages.folder_of("samples", folder, {"engine": pipeline.IMPORTED})
-    return imported.import_responses(artifact, *arguments)
+    tokenizer = arguments[-1]
+    return imported.import_responses(artifact, *arguments, tokenizer.eos_token_id, len(tokenizer))
 
 
 def requests(folder: Path, count: int, first: int = 0) -> list[Request]:

@@ -17,9 +17,10 @@ import torch
 import transformers
 import yaml
 
-from east import models, tasks
+from east import models
 from east.data import examples
 from east.run.config import Task
+from east.sampling import rendering
 from east.sampling.draw import question_seed
 from east.sampling.journal import Journal
 from east.toy import arithmetic
@@ -362,4 +363,4 @@ def test_sampling_with_a_sentencepiece_tokenizer(tmp_path):
             rest = iter(text)  # the pieces are in the text in order; a random model also draws bytes at random
             assert all(letter in rest for letter in "".join(pieces).replace("▁", " ").lstrip())
     assert reasons == {"stop", "length"}
-    assert tasks.render(tokenizer, "x", task)[1].count(1) == 1
+    assert rendering.render(tokenizer, "x", task)[1].count(1) == 1

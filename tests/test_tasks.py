@@ -8,6 +8,7 @@ import pytest
 
 from east import models, tasks
 from east.run.config import SYSTEM_PROMPT, Task
+from east.sampling import rendering
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 
@@ -101,11 +102,11 @@ def test_a_missing_source_is_an_error():
 
 def test_prompt_is_the_chat_template_with_the_papers_system_prompt_and_one_bos(tiny_model):
     tokenizer = models.load_tokenizer(tiny_model)
-    text, ids = tasks.render(tokenizer, "2+3?", Task())
+    text, ids = rendering.render(tokenizer, "2+3?", Task())
     assert text.index(SYSTEM_PROMPT) < text.index("2+3?") and text.endswith("<|assistant|>")
     assert ids.count(tokenizer.bos_token_id) == 1 and ids[0] == tokenizer.bos_token_id
     assert tokenizer.decode(ids) == text
-    assert SYSTEM_PROMPT not in tasks.render(tokenizer, "2+3?", Task(system_prompt=None))[0]
+    assert SYSTEM_PROMPT not in rendering.render(tokenizer, "2+3?", Task(system_prompt=None))[0]
 
 
 @pytest.mark.parametrize(
@@ -119,30 +120,30 @@ def test_prompt_is_the_chat_template_with_the_papers_system_prompt_and_one_bos(t
 def test_a_template_that_prints_a_date_gets_task_date(tiny_model, line):
     tokenizer = models.load_tokenizer(tiny_model)
     tokenizer.chat_template = line + tokenizer.chat_template
-    assert tasks.render(tokenizer, "2+3?", Task())[0].startswith("26 Jul 2024")
-    assert tasks.render(tokenizer, "2+3?", Task(date="1 Jan 2000"))[0].startswith("1 Jan 2000")
+    assert rendering.render(tokenizer, "2+3?", Task())[0].startswith("26 Jul 2024")
+    assert rendering.render(tokenizer, "2+3?", Task(date="1 Jan 2000"))[0].startswith("1 Jan 2000")
 
 
 def test_a_template_that_accepts_no_system_message_is_an_error(tiny_model):
     tokenizer = models.load_tokenizer(tiny_model)
     tokenizer.chat_template = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}x"
     with pytest.raises(ValueError, match="refuses the prompt .no system.*task.system_prompt=null"):
-        tasks.render(tokenizer, "2+3?", Task())
+        rendering.render(tokenizer, "2+3?", Task())
 
 
 def test_two_bos_are_an_error(tiny_model):
     tokenizer = models.load_tokenizer(tiny_model)
     tokenizer.chat_template = "{{ bos_token }}" + tokenizer.chat_template
     with pytest.raises(ValueError, match="two BOS"):
-        tasks.render(tokenizer, "2+3?", Task())
+        rendering.render(tokenizer, "2+3?", Task())
 
 
 def test_a_tokenizer_without_template_uses_task_prompt_also_with_latex_braces(tiny_model):
     tokenizer = models.load_tokenizer(tiny_model)
     tokenizer.chat_template = None
     with pytest.raises(ValueError, match="no chat template; set task.prompt"):
-        tasks.render(tokenizer, "2+3?", Task())
-    text, ids = tasks.render(tokenizer, r"\frac{1}{2}?", Task(prompt="{system} Q: {question}\nA:"))
+        rendering.render(tokenizer, "2+3?", Task())
+    text, ids = rendering.render(tokenizer, r"\frac{1}{2}?", Task(prompt="{system} Q: {question}\nA:"))
     assert text == SYSTEM_PROMPT + " Q: \\frac{1}{2}?\nA:"
     assert ids.count(tokenizer.bos_token_id) == 1
 

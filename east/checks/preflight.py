@@ -16,7 +16,7 @@ from east.run import artifacts, deepspeed_file, pipeline, summaries
 from east.run.artifacts import Artifact
 from east.run.config import Config
 from east.run.loss_table import LOSSES
-from east.sampling import engine_interface, engines, samples
+from east.sampling import engine_interface, engines, prompts, samples
 from east.training import schedule
 
 SHOWN = 2  # examples that are printed
@@ -29,7 +29,7 @@ def run(config: Config) -> None:
     questions, dropped = tasks.questions(config.task, "train")
     print(f"questions: {len(questions)} train (left out: {dropped or 'none'})")
     evaluation(config, {q["question"] for q in questions})
-    text, ids = tasks.render(tokenizer, questions[0]["question"], config.task)
+    text, ids = prompts.ask(config).prompts[0]
     print(f"prompt ({len(ids)} tokens, {ids.count(tokenizer.bos_token_id)} BOS):\n    " + text.replace("\n", "\n    "))
     zero = deepspeed_file.zero_settings(config.train)
     outline = models.outline(start, trust)

@@ -3,8 +3,8 @@
 `grade(questions, Grading())` yields a graded question for each question with its responses. In this order a response
 passes through:
 
-- `extraction`: the final answer of the response, behind a mark (`marks`, `json_replies`; `announced` reads what stands
-  there) or at its end (`endings`, `sentences`),
+- `extraction`: the final answer of the response, behind its thoughts (`thoughts`) and behind a mark (`marks`,
+  `json_replies`; `announced` reads what stands there), or at its end (`endings`, `sentences`),
 - `mathematics/`: the answer's text as a tree, with its names and units (`reading`, from `spelling`, `lexer`, `units`,
   `qualifiers`, `parser`, `notations`, `prose`, `assignments`), and as a key that is equal for equal values
   (`canonical`, from `rational`, `numeric` and `balls`, `inequalities`, `intervals`, `matrices`). Values that are not
@@ -24,6 +24,7 @@ from east.grading.options import VERSION, Grading
 from east.grading.qwen_string import with_string_match
 from east.grading.rows import Cluster, GradedQuestion, QuestionToGrade
 from east.grading.summary import DIFFERENCES, Summary
+from east.grading.thoughts import in_thought, is_mark
 
 __all__ = [
     "DIFFERENCES",
@@ -37,6 +38,8 @@ __all__ = [
     "Summary",
     "gold_answer",
     "grade",
+    "in_thought",
+    "is_mark",
     "not_found_advice",
     "not_found_notice",
     "printable",

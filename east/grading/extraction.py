@@ -22,6 +22,7 @@ from typing import Literal, NamedTuple, get_args
 from east.grading import endings, marks
 from east.grading.json_replies import json_answers
 from east.grading.mathematics.lexer import MAX_CHARACTERS
+from east.grading.thoughts import answer_start
 
 Source = Literal[
     "boxed", "hash", "tag", "json", "heading", "the answer is", "bold", "last sentence", "last number", "none"
@@ -53,22 +54,31 @@ _OPEN_END = re.compile(r"\n|\$|\\\)|\\\]|<\|")
 _BETWEEN_BOXES = re.compile(r"(?:\\[()\[\],;!:. ]|\\q?quad|\\text|\\left|\\right|[${}(),;&\s*]|and|[a-zA-Z]\s*=)*\.?")
 _TURN = re.compile(r"\n(?:(?:Question|Q|Problem|Human|User):|### Instruction)")  # the next turn begins
 _END_TOKEN = re.compile(r"<\|(?:im_end|endoftext|eot_id|end_of_text|user|im_start\|>user)|<end_of_turn>|</s>|\[INST\]")
-_THOUGHT = re.compile(r"</(?:think|thinking|thought|reasoning)>|<\|end_of_thought\|>|\[/THINK\]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _FINAL = re.compile(r"final answer is:?\s*\$([^$\n]{1,300})\$", re.IGNORECASE)
 
 
 def extract(
-    text: str, *, extraction: Extraction = "marked", boxes: Boxes = "joined", truncated: bool = False
+    text: str,
+    *,
+    extraction: Extraction = "marked",
+    boxes: Boxes = "joined",
+    truncated: bool = False,
+    thinking: bool = False,
 ) -> Answer:
-    """The final answer of a response.
+    """The final answer of a response, behind the end of its last thought if it has thoughts.
 
     extraction, boxes: see `options.Grading`. truncated: the response was cut at the token limit; a mark that is not
-    finished and the last sentence are then not its answer. Time is linear in len(text).
+    finished and the last sentence are then not its answer. thinking: the response begins inside a thought. A response
+    that does not end its thought has no answer. Time is linear in len(text).
     """
-    start, end = _own_part(text)
-    if (start, end) != (0, len(text)):
-        answer = _extract(text[start:end], extraction, boxes, truncated and end == len(text))
+    start = answer_start(text, thinking)
+    if start is None:
+        return NO_ANSWER
+    text = text[start:]
+    end = _own_end(text)
+    if end != len(text):
+        answer = _extract(text[:end], extraction, boxes, truncated=False)
         if answer.text is not None:
             return answer
     return _extract(text, extraction, boxes, truncated)
@@ -107,15 +117,14 @@ def _found(tail: str, extraction: Extraction, truncated: bool) -> Iterator[tuple
         yield "last number", endings.last_number(tail)
 
 
-def _own_part(text: str) -> tuple[int, int]:
-    """Where the response's own answer is: behind its thoughts, and before the next turn that a base model invents."""
+def _own_end(text: str) -> int:
+    """Where the response's own answer ends: before the next turn that a base model invents."""
     first = len(text) - len(text.lstrip()) + 1
     end = turn.start() if (turn := _TURN.search(text, first)) else len(text)
     if "<" not in text and "INST]" not in text:
-        return 0, end
-    if token := _END_TOKEN.search(text, first, end):
-        end = token.start()
-    return max((thought.end() for thought in _THOUGHT.finditer(text, 0, end)), default=0), end
+        return end
+    token = _END_TOKEN.search(text, first, end)
+    return token.start() if token else end
 
 
 def _squashed(answer: str) -> str:

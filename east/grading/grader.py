@@ -19,6 +19,7 @@ from east.grading.options import Grading
 from east.grading.qwen_string import qwen_string, same_qwen_string
 from east.grading.rows import Cluster, GradedQuestion, QuestionToGrade
 from east.grading.summary import Summary
+from east.grading.thoughts import answer_start
 from east.grading.value_cache import Requests, ValueCache
 from east.weighting import entropy
 
@@ -77,7 +78,7 @@ def _batches(questions: Iterable[QuestionToGrade]) -> Iterator[list[QuestionToGr
 
 def _check(question: QuestionToGrade) -> None:
     name = question.get("question", "?")
-    expected = QuestionToGrade.__annotations__
+    expected = [field for field in QuestionToGrade.__annotations__ if field in QuestionToGrade.__required_keys__]
     if absent := [field for field in expected if field not in question]:
         raise ValueError(f"question {name!r} has no {', '.join(absent)}; expected {', '.join(expected)}")
     sample, text, finish_reason = question["sample"], question["text"], question["finish_reason"]
@@ -89,11 +90,15 @@ def _check(question: QuestionToGrade) -> None:
 
 
 def _extract_all(question: QuestionToGrade, settings: Grading) -> tuple[list[Answer], list[bool]]:
-    """The answer of each response, and whether the response was cut at the token limit."""
-    truncated = [reason == "length" for reason in question["finish_reason"]]
+    """The answer of each response, and whether the response was cut: at the token limit, or within its thoughts."""
+    thinking = question.get("thinking", False)
+    truncated = [
+        reason == "length" or answer_start(text, thinking) is None
+        for text, reason in zip(question["text"], question["finish_reason"], strict=True)
+    ]
     boxes = "last" if settings.clusters == "qwen-string" else settings.boxes
     answers = [
-        extract(text, extraction=settings.extraction, boxes=boxes, truncated=cut)
+        extract(text, extraction=settings.extraction, boxes=boxes, truncated=cut, thinking=thinking)
         for text, cut in zip(question["text"], truncated, strict=True)
     ]
     return answers, truncated

@@ -37,17 +37,18 @@ class NotFound(TypedDict):
 class Endings:
     """Counts the responses that ended, those of them without an answer, and their endings.
 
-    extraction: where answers are looked for, see `options.Grading`.
+    extraction: where answers are looked for, see `options.Grading`. thinking: responses begin inside a thought.
     """
 
-    def __init__(self, extraction: Extraction) -> None:
+    def __init__(self, extraction: Extraction, thinking: bool = False) -> None:
         self.extraction = extraction
+        self.thinking = thinking
         self.ended = self.missing = 0
         self.groups: dict[str, Ending] = {}  # by the first word of the ending
 
     def read(self, text: str) -> None:
         """Look for the answer of a response that ended, and count it."""
-        self.add(text, found=extract(text, extraction=self.extraction).text is not None)
+        self.add(text, found=extract(text, extraction=self.extraction, thinking=self.thinking).text is not None)
 
     def add(self, text: str, *, found: bool) -> None:
         """Count a response that ended. found: it has an answer."""

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from east.grading.extraction import Boxes, Extraction
 
-VERSION = 2  # part of every graded folder's manifest; increase it when a verdict, a cluster or a reason changes
+VERSION = 3  # part of every graded folder's manifest; increase it when a verdict, a cluster or a reason changes
 
 
 class Grading(BaseModel):

@@ -13,6 +13,7 @@ class QuestionToGrade(TypedDict):
     sample: list[int]  # number of the response
     text: list[str]  # the response
     finish_reason: list[str]  # "length": the response was cut at the token limit
+    thinking: NotRequired[bool]  # the responses begin inside a thought: the prompt ends with <think>
 
 
 class Cluster(TypedDict):
@@ -34,7 +35,7 @@ class GradedQuestion(TypedDict):
     sample: list[int]  # number of the response
     answer: list[str | None]  # the extracted answer; None where there is none
     source: list[Source]  # where the answer was found
-    truncated: list[bool]  # was the response cut at the token limit?
+    truncated: list[bool]  # was the response cut at the token limit, or within its thoughts?
     cluster: list[int]  # index in `clusters`; -1: no answer, and left out by grading.missing=excluded
     correct: list[bool]  # does the answer match the gold answer?
     # Of the question:

@@ -20,6 +20,11 @@ from east.weighting.weights import Mapping, Strategy
 BASE = "base"  # the starting model's name among results
 NAME = r"^\w[\w.+-]*$"  # of a folder, not a path
 Beta = Annotated[float, Field(ge=0, lt=1)]
+RESERVED = {  # arguments of transformers' apply_chat_template
+    "conversation", "messages", "tools", "documents", "chat_template", "add_generation_prompt", "tokenize",
+    "date_string", "continue_final_message", "padding", "truncation", "max_length", "return_tensors", "return_dict",
+    "strftime_now", "return_assistant_tokens_mask", "tokenizer_kwargs", "processor_kwargs", "load_audio_from_video",
+}  # fmt: skip
 SYSTEM_PROMPT = r"Please reason step by step, and put your final answer within \boxed{}."
 
 
@@ -67,6 +72,13 @@ class Task(Section):
     test_rows: tuple[int, int] | None = Field(None, description="use rows [first, last) of test")
     level: Literal["easy", "hard"] = Field("easy", description="arithmetic: how hard the problems are")
     system_prompt: str | None = Field(SYSTEM_PROMPT, description="system message; null: none")
+    system_role: Literal["system", "user"] = Field(
+        "system", description="user: put system_prompt before the question, for templates without a system role"
+    )
+    template: dict[str, Any] = Field({}, description="arguments of the chat template, e.g. {enable_thinking: false}")
+    chat_template: str | None = Field(
+        None, description="name of the chat template, of a tokenizer with several; null: default"
+    )
     prompt: str | None = Field(
         None, description="prompt text with {system} and {question}, for tokenizers without a chat template"
     )
@@ -74,6 +86,8 @@ class Task(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "Task":
+        if taken := sorted(RESERVED & self.template.keys()):
+            raise ValueError(f"template: {', '.join(taken)} is set by other keys of this file; remove it")
         if self.name == "arithmetic" and self.shuffle is not None:
             raise ValueError("shuffle: arithmetic problems are in random order already; remove the key")
         return self

@@ -25,8 +25,9 @@ from east.sampling import engines
 from east.sampling.engine_interface import Request, context_limit
 from east.sampling.first_answers import ENOUGH, FirstAnswers
 from east.sampling.journal import Journal
+from east.sampling.rendering import Prompt
 from east.sampling.samples import AskedQuestion, SampledQuestion
-from east.tasks import Prompt, Question
+from east.tasks import Question
 
 Settled = Callable[[Iterable[SampledQuestion]], Iterable[bool]]  # for each question: are its responses enough?
 

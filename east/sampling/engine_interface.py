@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from east import models
+from east.grading import is_mark
 from east.run.config import Sampling
 
 
@@ -55,8 +56,21 @@ def context_limit(model_folder: Path, settings: Sampling, trust: bool = False) -
     return settings.max_model_len or limit
 
 
-def response_text(tokenizer: Any, tokens: list[int], ends: set[int], stop: list[str]) -> str:
-    """Text of a response, without special tokens and without what begins at the first stop text. ends: end tokens."""
-    ids = tokens[:-1] if tokens[-1] in ends else tokens
+def _decoded(tokenizer: Any, ids: list[int]) -> str:
     text: str = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return text
+
+
+def response_text(tokenizer: Any, tokens: list[int], ends: set[int], stop: list[str]) -> str:
+    """Text of a response, without special tokens and without what begins at the first stop text. ends: end tokens.
+
+    The marks of thoughts (</think>) are kept: some tokenizers have them as special tokens.
+    """
+    ids = tokens[:-1] if tokens[-1] in ends else tokens
+    parts, start = list[str](), 0
+    marks = {tokenizer.convert_tokens_to_ids(token): token for token in tokenizer.all_special_tokens if is_mark(token)}
+    for place in [i for i, token in enumerate(ids) if token in marks] if marks else []:
+        parts += [_decoded(tokenizer, ids[start:place]), marks[ids[place]]]
+        start = place + 1
+    text = "".join([*parts, _decoded(tokenizer, ids[start:])])
     return text[: min((i for s in stop if (i := text.find(s)) >= 0), default=len(text))]

@@ -13,8 +13,8 @@ ENOUGH = 100  # responses that ended
 class FirstAnswers:
     """Looks for answers in the first ENOUGH responses that end, and prints at most one line, while drawing goes on."""
 
-    def __init__(self, grading: Grading) -> None:
-        self.endings = Endings(grading.extraction)
+    def __init__(self, grading: Grading, thinking: bool = False) -> None:
+        self.endings = Endings(grading.extraction, thinking)
 
     def watch(self, drawn: Iterable[Drawn]) -> Iterator[Drawn]:
         """Pass finished requests on. The line is printed after the request that completes the first ENOUGH."""

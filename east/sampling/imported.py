@@ -11,23 +11,31 @@ import tqdm
 from east.run import files
 from east.run.artifacts import Artifact, Manifest
 from east.sampling.draw import asked_questions, begin
+from east.sampling.rendering import Prompt
 from east.sampling.samples import response_line
-from east.tasks import Prompt, Question
+from east.tasks import Question
 
 
 def import_responses(
-    artifact: Artifact, path: Path, questions: list[Question], prompts: list[Prompt], tokenizer: Any
+    artifact: Artifact,
+    path: Path,
+    questions: list[Question],
+    prompts: list[Prompt],
+    tokenizer: Any,
+    end: int,
+    vocabulary: int,
 ) -> Manifest:
     """Import a JSONL of {"question": id, "response": text, "finish_reason": "stop" | "length"} into a samples folder.
 
-    Responses are tokenised here, once for all stages. The end token is added if and only if the response stopped by
-    itself, which is assumed without finish_reason. Left out and counted are unknown questions, empty responses, and
-    questions without a response. Raises ValueError for rows with other fields, and when nothing is left.
+    Responses are tokenised here, once for all stages. The token `end` (`rendering.end_of_turn`) is added if and only if
+    the response stopped by itself, which is assumed without finish_reason. Left out and counted are unknown questions,
+    empty responses, and questions without a response. Raises ValueError for rows with other fields or tokens that are
+    not below `vocabulary`, and when nothing is left.
     """
     asked, _ = asked_questions(questions, prompts, None)
     if not path.is_file():
         raise ValueError(f"sampling.responses: found no file {path}; give a .jsonl or .jsonl.gz")
-    inputs = {"responses": files.file_digest(path), "tokenizer": files.digest(tokenizer.get_vocab())}
+    inputs = {"responses": files.file_digest(path), "tokenizer": files.digest([tokenizer.get_vocab(), end])}
     artifact = dataclasses.replace(artifact, inputs={**inputs, "questions": files.digest(asked)})
     if artifact.complete():
         return artifact.open()
@@ -44,7 +52,12 @@ def import_responses(
             assumed += "finish_reason" not in row
             # a text may contain the names of special tokens: they are tokenised as text
             tokens = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-            tokens = tokens + [tokenizer.eos_token_id] if reason == "stop" else tokens
+            tokens = tokens + [end] if reason == "stop" else tokens
+            if max(tokens) >= vocabulary:
+                raise ValueError(
+                    f"{path}, row {number}: its text has the token {max(tokens)}, and the model's vocabulary is "
+                    f"{vocabulary}; use the tokenizer of this model, or remove the row"
+                )
             responses[identity].append((tokens, text, reason))
     kept = [row for row in asked if responses[row["id"]]]
     if not kept:

@@ -5,7 +5,9 @@ from typing import Any, NamedTuple
 
 from east import models, tasks
 from east.run.config import Config
-from east.tasks import Prompt, Question
+from east.sampling import rendering
+from east.sampling.rendering import Prompt
+from east.tasks import Question
 
 
 class Asked(NamedTuple):
@@ -27,5 +29,12 @@ def ask(config: Config, split: str = "train", rows: tuple[int, int] | None = Non
     model = model or models.resolve(*config.starting_model)
     tokenizer = models.load_tokenizer(model, config.model.trust_remote_code)
     questions, dropped = tasks.questions(config.task, split, rows)
-    prompts = [tasks.render(tokenizer, q["question"], config.task) for q in questions]
+    prompts = [rendering.render(tokenizer, q["question"], config.task) for q in questions]
+    vocabulary = models.vocabulary(model, config.model.trust_remote_code)
+    for question, (_, ids) in zip(questions, prompts, strict=True):
+        if max(ids) >= vocabulary:
+            raise ValueError(
+                f"the prompt of question {question['id']!r} has the token {max(ids)}, and the model's vocabulary is "
+                f"{vocabulary}; use the tokenizer of this model"
+            )
     return Asked(model, tokenizer, questions, prompts, dropped)

@@ -9,8 +9,9 @@ n of each question are read.
 
 import itertools
 from collections.abc import Iterable, Iterator
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
+from east.grading import in_thought
 from east.run import files
 from east.run.artifacts import Artifact
 
@@ -48,6 +49,7 @@ class SampledQuestion(TypedDict):
     tokens: list[list[int]]
     text: list[str]
     finish_reason: list[str]  # "stop" or "length"
+    thinking: NotRequired[bool]  # the responses begin inside a thought, which the prompt opened
 
 
 def read(artifact: Artifact, n: int | None = None) -> Iterator[SampledQuestion]:
@@ -83,6 +85,7 @@ def sampled_question(question: AskedQuestion, lines: Iterable[ResponseLine], n: 
         "tokens": tokens[:n],
         "text": text[:n],
         "finish_reason": reasons[:n],
+        "thinking": in_thought(question["prompt"]),
     }
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from east.grading.extraction import MAX_ANSWER, extract, gold_answer
 from east.grading.mathematics.reading import read
+from east.grading.thoughts import in_thought
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -365,3 +366,30 @@ def test_long_answers_are_cut_and_stay_distinct() -> None:
 def test_lone_surrogates_are_replaced() -> None:
     answer = extract("\\boxed{\ud8003}").text
     assert answer == "\ufffd3" and answer.encode("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("text", "thinking", "expected"),
+    [
+        (r"<think>\boxed{7}?</think> It is \boxed{8}.", False, "8"),
+        (r"\boxed{7}?</think> It is \boxed{8}.", True, "8"),
+        (r"<think>\boxed{7}</think><think>\boxed{9}</think>\boxed{8}", False, "8"),
+        (r"<think>\boxed{7}</think> That is all.", False, None),
+        (r"<think>\boxed{7}", False, None),
+        (r"so \boxed{7}", True, None),
+        (r"so \boxed{7}", False, "7"),
+        (r"<think>a</think> \boxed{7} <think> wait", False, None),
+        (r"[THINK]\boxed{7}[/THINK]\boxed{8}", False, "8"),
+        (r"<|begin_of_thought|>\boxed{7}<|end_of_thought|>\boxed{8}", False, "8"),
+    ],
+)
+def test_an_answer_stands_behind_the_last_thought(text, thinking, expected):
+    assert extract(text, thinking=thinking).text == expected
+
+
+@pytest.mark.parametrize(
+    ("prompt", "open_"),
+    [("<|assistant|>", False), ("<|assistant|><think>\n", True), ("<think>\n\n</think>\n\n", False)],
+)
+def test_prompts_that_end_inside_a_thought(prompt, open_):
+    assert in_thought(prompt) is open_

@@ -338,3 +338,13 @@ def test_unknown_settings_and_values_out_of_range_are_refused() -> None:
     for change, message in (({"percents": "either"}, "percents"), ({"timeout_s": float("inf")}, "timeout_s")):
         with pytest.raises(ValueError, match=message):
             Grading(**change)
+
+
+def test_a_thought_that_does_not_end_is_a_cut_response():
+    """Counted as truncated, without an answer; with `thinking` the prompt has opened the thought."""
+    texts = [r"<think>\boxed{7}", r"<think>8</think>\boxed{8}", r"\boxed{8}"]
+    row = {"question": "q", "gold": "8", "sample": [0, 1, 2], "text": texts, "finish_reason": ["stop"] * 3}
+    (graded,) = grade([row], Grading(workers=1))
+    assert graded["truncated"] == [True, False, False] and graded["answer"] == [None, "8", "8"]
+    (graded,) = grade([{**row, "thinking": True}], Grading(workers=1))
+    assert graded["truncated"] == [True, False, True] and graded["answer"] == [None, "8", None]

@@ -180,3 +180,45 @@ def test_prompts_need_a_bos_only_if_the_tokenizer_adds_one(tmp_path):
     (tmp_path / "plain" / "generation_config.json").write_text("{")
     with pytest.raises(ValueError, match=r"generation_config.json: not a JSON object; fix or remove"):
         models.end_tokens(tmp_path / "plain", models.load_tokenizer(tmp_path / "plain"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold"), [("7", "7"), (7, "7"), (-0.5, "-0.5"), (["7"], "7"), ([7], "7"), (1e21, "1e+21")]
+)
+def test_gold_answers(tmp_path, answer, gold):
+    (question,), _ = tasks.questions(
+        Task(name="jsonl", train=write(tmp_path / "t.jsonl", [{"question": "a", "answer": answer}])), "train"
+    )
+    assert question["gold"] == gold
+
+
+@pytest.mark.parametrize("answer", [{"value": 3}, ["2", "3"], [], [["2"]], True, None, float("inf")])
+def test_other_golds_are_refused_by_row(tmp_path, answer):
+    """An object, several parts, a boolean, null: one line with the row and what was found."""
+    rows = [{"question": "a", "answer": "1"}, {"question": "b", "answer": answer}]
+    shown = re.escape(json.dumps(answer[0] if answer == [["2"]] else answer))
+    with pytest.raises(ValueError, match=rf"t.jsonl, row 1: found the answer {shown}, expected a text or a number"):
+        tasks.questions(Task(name="jsonl", train=write(tmp_path / "t.jsonl", rows)), "train")
+
+
+@pytest.mark.parametrize("field", ["question", "answer", "id"])
+@pytest.mark.parametrize("text", ["caf\\udce9", "half \\ud83d a pair"])
+def test_text_that_is_no_unicode_is_refused_by_row(tmp_path, field, text):
+    """A byte of Latin-1 as `read_jsonl` keeps it, and half a surrogate pair: tokenizers raise on both."""
+    path = tmp_path / "t.jsonl"
+    path.write_text(f'{{"question": "a", "answer": "1", "{field}": "{text}"}}\n')
+    with pytest.raises(ValueError, match=rf"t.jsonl, row 0: its {field} has '.ud\w+' at character \d+.*as UTF-8"):
+        tasks.questions(Task(name="jsonl", train=str(path)), "train")
+
+
+def test_a_latin_1_file_is_refused_by_row(tmp_path):
+    path = tmp_path / "t.jsonl"
+    path.write_bytes('{"question": "un café", "answer": "1"}\n'.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"row 0: its question has .*udce9. at character 6"):
+        tasks.questions(Task(name="jsonl", train=str(path)), "train")
+
+
+def test_an_empty_question_is_refused_by_row(tmp_path):
+    rows = [{"question": " ", "answer": "1"}]
+    with pytest.raises(ValueError, match=r"t.jsonl, row 0: the question is empty"):
+        tasks.questions(Task(name="jsonl", train=write(tmp_path / "t.jsonl", rows)), "train")

@@ -9,6 +9,7 @@ from east import models
 from east.run.config import Task
 
 Prompt = tuple[str, list[int]]  # text and token ids
+LEADS = ("", "\n", "!")  # see `_pieces`
 ASSISTANT = "the answer"  # content of an assistant message, to see what ends its turn
 
 
@@ -133,8 +134,9 @@ def _tokens(tokenizer: Any, text: str, question: str) -> list[int]:
     if start >= 0:
         before, behind, neutral = text[:start], text[start + len(own) :], special.sub("x", own)
         whole = tokenizer(before + neutral + behind, add_special_tokens=False)["input_ids"]
-        if _pieces(tokenizer, before, neutral, behind, special) == whole:
-            return _pieces(tokenizer, before, own, behind, special)
+        for lead in LEADS:
+            if _pieces(tokenizer, before, neutral, behind, special, lead) == whole:
+                return _pieces(tokenizer, before, own, behind, special, lead)
     raise ValueError(
         f"the question {own[:60]!r} contains the special token {found.group()!r}, which this tokenizer and template "
         "cannot take as text; leave the question out"
@@ -148,14 +150,18 @@ def _special_tokens(tokenizer: Any) -> re.Pattern[str]:
     return re.compile("|".join(map(re.escape, longest_first)))
 
 
-def _pieces(tokenizer: Any, before: str, question: str, behind: str, special: re.Pattern[str]) -> list[int]:
-    """Ids of three texts in a row, of which the stretch around the question has no special tokens."""
+def _pieces(tokenizer: Any, before: str, question: str, behind: str, special: re.Pattern[str], lead: str) -> list[int]:
+    """Ids of three texts in a row, of which the stretch around the question has no special tokens.
+
+    lead: stands before the stretch while it is tokenised, and is cut off again: Llama 2's tokenizer, for one, treats
+    the beginning of a text differently.
+    """
     first = max((found.end() for found in special.finditer(before)), default=0)
     last = found.start() if (found := special.search(behind)) else len(behind)
     stretch = before[first:] + question + behind[:last]
-    parts = [
-        tokenizer(before[:first], add_special_tokens=False)["input_ids"],
-        tokenizer(stretch, add_special_tokens=False, split_special_tokens=True)["input_ids"],
-        tokenizer(behind[last:], add_special_tokens=False)["input_ids"],
+    led = tokenizer(lead + stretch, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    return [
+        *tokenizer(before[:first], add_special_tokens=False)["input_ids"],
+        *led[len(tokenizer(lead, add_special_tokens=False)["input_ids"]) if lead else 0 :],
+        *tokenizer(behind[last:], add_special_tokens=False)["input_ids"],
     ]
-    return [token for part in parts for token in part]

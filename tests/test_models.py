@@ -7,7 +7,6 @@ import pytest
 from tests import matrix, model_families
 
 ROOT = Path(__file__).parent.parent
-SLOW = {"Kimi Linear"}  # of a minute in transformers' implementation for the CPU
 
 
 def documented() -> dict[str, tuple[str, str]]:
@@ -20,9 +19,7 @@ def test_the_table_has_every_family():
     assert set(documented()) == set(model_families.FAMILIES) and len(documented()) >= 40
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.nightly] * (n in SLOW)) for n in model_families.FAMILIES]
-)
+@pytest.mark.parametrize("name", model_families.FAMILIES)
 def test_a_family_is_exact_or_refused_as_the_table_says(name, tmp_path, family_tokenizer):
     """A change of the outcome is a change of docs/models.md: PYTHONPATH=. python docs/generate_models.py"""
     found = matrix.outcome(name, tmp_path, family_tokenizer)

@@ -28,8 +28,7 @@ from east.run import artifacts, command_line, deepspeed_file, files, pipeline
 from east.run.artifacts import Artifact
 from east.run.config import Config, to_yaml
 from east.run.loss_table import LOSSES
-from east.training import deepspeed_engine, metrics, objective, reference, schedule
-from east.training.logprobs import CompletionLogprobs
+from east.training import deepspeed_engine, logprobs, metrics, objective, reference, schedule
 
 EXAMPLE = "deepspeed --num_gpus 8 train.py --config configs/8b_math_dpo.yaml train.deepspeed=zero3"
 
@@ -156,18 +155,7 @@ def build(config: Config, start: Path, device: torch.device, ranks: int) -> Any:
     """The DeepSpeed engine around the policy."""
     t, zero = config.train, deepspeed_file.zero_settings(config.train)
     torch.manual_seed(t.seed)  # the adapter's first matrix, the same on every rank and start
-    trust, attention = config.model.trust_remote_code, config.model.training_attention
-    policy = models.load(start, dtype=t.dtype, attention=attention, trust=trust)
-    module = CompletionLogprobs(
-        policy if config.model.lora is None else models.with_lora(policy, config.model.lora),
-        t.head_chunk,
-        with_collision=config.loss.local_weight == "lw_w",
-        compiled=t.compile,
-        recompute=t.gradient_checkpointing,
-        own_dropout=t.dropout == "model",
-        device=device,
-    )
-    module.train()
+    module = logprobs.module_of(config, start, t.dtype, device).train()
     trained = [p for p in module.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": t.weight_decay},

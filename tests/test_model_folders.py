@@ -14,7 +14,7 @@ from east import models
 from east.data import training_data
 from east.run import config
 from tests import model_families, stages
-from tests.conftest import environment, prepare, run_file, settings
+from tests.conftest import environment, prepare, run_file, settings, write_responses
 
 CODE = """
 import transformers
@@ -160,3 +160,30 @@ def test_a_tilde_is_the_home_folder(monkeypatch):
     assert (found.run, found.model.path, found.task.train) == (
         "/home/someone/run", "/home/someone/model", "/home/someone/t.jsonl",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": {"lora": {"dropout": 0.5, "r": 2}}},
+        {"loss": {"name": "sft", "local_weight": "lw_w"}},
+        {"loss": {"name": "dpo", "local_weight": "lw_p"}},
+        {"loss": {"name": "kto"}, "train": {"gradient_checkpointing": True, "dtype": "bfloat16"}},
+        {"model": {"packing": "none"}, "train": {"dropout": "model"}},
+    ],
+    ids=["lora dropout", "lw_w", "lw_p", "kto", "own dropout"],
+)
+def test_check_tries_the_settings_of_the_run(tmp_path, family_tokenizer, capsys, change):
+    folder = tmp_path / "start"
+    model_families.make("Seed-OSS", folder, family_tokenizer)
+    change = {**change, "model": {"path": str(folder), **change.get("model", {})}}
+    write_responses(tmp_path / "responses.jsonl")
+    stages.run("check", config.parse(settings(tmp_path, folder, **change)))
+    assert "model: a copy of 2 layers has the gradient of its own forward pass" in capsys.readouterr().out
+
+
+def test_check_refuses_attention_dropout_in_packed_rows(tmp_path, family_tokenizer):
+    folder = tmp_path / "start"
+    model_families.make("Seed-OSS", folder, family_tokenizer)
+    with pytest.raises(ValueError, match="attention uses attention dropout; set model.packing=none"):
+        stages.run("check", config.parse(settings(tmp_path, folder, train={"dropout": "model"})))

@@ -19,7 +19,7 @@ from east.models import export, policy
 from east.run.config import Config, Loss
 from east.run.loss_table import LOSSES
 from east.sampling import engines, transformers_engine
-from east.training import objective
+from east.training import logprobs, objective
 from east.training.logprobs import CompletionLogprobs, SequenceLogprobs
 from east.training.objective import MicroBatch, StepNumbers
 from east.training.packing import MAKERS
@@ -27,6 +27,7 @@ from east.training.packing import MAKERS
 PARAMETERS = 2e9  # most of a copy: 8 GB in float32
 MOST_LAYERS = 12
 VOCABULARY = 1024
+CHANGE = 0.01  # standard deviation of what is added to each trained weight before the copy is exported
 WINDOW = 8  # tokens of sliding windows, so that short sequences are longer
 GRADIENT = 2e-4  # largest distance of gradients, relative to their norm, that float32 rounding explains
 LENGTHS = ((13, 9), (13, 4), (6, 12), (6, 7))  # of prompts and completions; two prompts, each of two sequences
@@ -38,7 +39,8 @@ def run(config: Config, start: Path, outline: Any) -> str:
     outline: the starting model on the meta device (`models.outline`).
     """
     export.check_names(outline, start)
-    trust, attention = config.model.trust_remote_code, config.model.training_attention
+    config = config.model_copy(update={"train": config.train.model_copy(update={"compile": False})})  # half a minute
+    trust = config.model.trust_remote_code
     small = shrunk(outline, few_layers(outline))
     try:
         size = _size(small, trust)
@@ -56,11 +58,11 @@ def run(config: Config, start: Path, outline: Any) -> str:
             _from_config(small, trust).save_pretrained(folder)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if config.train.dtype != "float32":  # the kernels of the run's dtype
-            CompletionLogprobs(_policy(config, folder, config.train.dtype, attention, trust), device=device)
+            logprobs.module_of(config, folder, config.train.dtype, device)
         if config.sampling.responses is None and engines.resolve(config.sampling.engine) == "transformers":
             transformers_engine.load_checked(folder, "float32", "cpu", trust)
-        module = CompletionLogprobs(_policy(config, folder, "float32", attention, trust), device=device)
-        error = gradient_error(module.train(), config.loss, config.model.packing)
+        module = logprobs.module_of(config, folder, "float32", device)
+        error = gradient_error(module, config.loss, config.model.packing)
         if not error <= GRADIENT:
             raise ValueError(
                 f"{type(outline).__name__}: its gradient differs by {error:.1e} (relative) from that of its own "
@@ -107,7 +109,8 @@ def shrunk(outline: Any, layers: int) -> Any:
 
 def gradient_error(module: CompletionLogprobs, loss: Loss, packing: str) -> float:
     """|g - e| / |e| of the gradient g of a small step of the loss and the gradient e of the same step by the model's
-    own forward pass, one sequence at a time, in eager attention."""
+    own forward pass, one sequence at a time, in eager attention; both without dropout. A forward pass in training mode
+    comes first. Raises ValueError for what that refuses (dropout in packed attention)."""
     model = policy.causal_lm(module.model)
     sequences = [policy.random_sequence(model, *lengths, seed=i) for i, lengths in enumerate(LENGTHS)]
     prompts = [sequences[i - i % 2][0] for i in range(len(sequences))]
@@ -117,20 +120,21 @@ def gradient_error(module: CompletionLogprobs, loss: Loss, packing: str) -> floa
         order = [0, 2, 1, 3]
         prompts, completions = [prompts[i] for i in order], [completions[i] for i in order]
     batch = MAKERS[packing](prompts, completions, device=model.device)
-    with policy.attention(model, "eager"):
-        sums = torch.stack(
-            [policy.token_logprobs(model, p, c).sum() for p, c in zip(prompts, completions, strict=True)]
-        )
-        micro = MicroBatch(
-            batch=batch,
-            reference=sums.detach() + torch.linspace(-1, 1, len(sums), device=model.device),
-            weights=torch.linspace(0.5, 2, examples, device=model.device),
-            desirable=torch.arange(examples, device=model.device) % 2 == 0,
-            real=True,
-        )
-    out = module(batch)
-    expected = _gradient(module, loss, out._replace(sums=sums), micro)
-    return float((_gradient(module, loss, out, micro) - expected).norm() / expected.norm())
+    module.train()(batch)
+    out = module.eval()(batch)
+    micro = MicroBatch(
+        batch=batch,
+        reference=out.sums.detach() + torch.linspace(-1, 1, len(out.sums), device=model.device),
+        weights=torch.linspace(0.5, 2, examples, device=model.device),
+        desirable=torch.arange(examples, device=model.device) % 2 == 0,
+        real=True,
+    )
+    gradient = _gradient(module, loss, out, micro)
+    with policy.attention(model, "eager"):  # also in the backward pass, which may run layers again
+        each = zip(prompts, completions, strict=True)
+        sums = torch.stack([policy.token_logprobs(model, *sequence).sum() for sequence in each])
+        expected = _gradient(module, loss, out._replace(sums=sums), micro)
+    return float((gradient - expected).norm() / expected.norm())
 
 
 def _gradient(module: CompletionLogprobs, loss: Loss, out: SequenceLogprobs, micro: MicroBatch) -> Tensor:
@@ -143,9 +147,13 @@ def _gradient(module: CompletionLogprobs, loss: Loss, out: SequenceLogprobs, mic
 
 
 def _export(module: CompletionLogprobs, config: Config, start: Path, out: Path) -> None:
-    """Write the copy as training writes its model, and load it back."""
+    """Change all trained weights, write the copy as training writes its model, and load it back."""
     trust, lora = config.model.trust_remote_code, config.model.lora
     model: Any = module.model.cpu()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in [p for p in model.parameters() if p.requires_grad]:
+            parameter += CHANGE * torch.randn(parameter.shape, generator=generator)
     sequence = policy.random_sequence(policy.causal_lm(model))
     with torch.no_grad(), policy.attention(policy.causal_lm(model), "eager"):
         expected = float(policy.token_logprobs(model, *sequence).sum())
@@ -154,11 +162,6 @@ def _export(module: CompletionLogprobs, config: Config, start: Path, out: Path) 
     state = dict(model.state_dict())
     models.write(model, state, start, out, "float32")
     models.verify(out, start, [sequence], [expected], trust)
-
-
-def _policy(config: Config, folder: Path, dtype: str, attention: str | None, trust: bool) -> Any:
-    model = models.load(folder, dtype=dtype, attention=attention, trust=trust)
-    return model if config.model.lora is None else models.with_lora(model, config.model.lora)
 
 
 def _per_layer(text: Any) -> dict[str, Any]:

@@ -7,13 +7,16 @@ Shape legend: R rows of T positions, S sequences, N completion tokens of all seq
 """
 
 import functools
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from east import models
 from east.models import policy
+from east.run.config import Config
 from east.training import model_check, packed_attention
 from east.training.chunked_logprobs import linear_logprobs
 from east.training.packing import Batch, pack, pad
@@ -99,6 +102,25 @@ class CompletionLogprobs(nn.Module):
             lengths=batch.lengths_S,
             collision=None if collision_N is None else _sum_by_sequence(collision_N, batch.lengths),
         )
+
+
+def module_of(config: Config, start: Path, dtype: str, device: torch.device) -> CompletionLogprobs:
+    """The policy of a run as it is trained: the model of the folder `start`, with LoRA's matrices if the run has them.
+
+    Seed torch before, because the adapter's first matrix is random. Raises ValueError as `models.load` and
+    `CompletionLogprobs` do.
+    """
+    t, model = config.train, config.model
+    policy = models.load(start, dtype=dtype, attention=model.training_attention, trust=model.trust_remote_code)
+    return CompletionLogprobs(
+        policy if model.lora is None else models.with_lora(policy, model.lora),
+        t.head_chunk,
+        with_collision=config.loss.local_weight == "lw_w",
+        compiled=t.compile,
+        recompute=t.gradient_checkpointing,
+        own_dropout=t.dropout == "model",
+        device=device,
+    )
 
 
 class CompletionHead(nn.Module):

@@ -57,10 +57,10 @@ def main() -> None:
     """Write the table."""
     tokenizer = tiny_model.make_tokenizer(conftest.family_texts())
     rows = []
-    for name, (kind, _) in model_families.FAMILIES.items():
+    for name, family in model_families.FAMILIES.items():
         with tempfile.TemporaryDirectory() as tmp:
             found = matrix.outcome(name, Path(tmp), tokenizer)
-        rows.append(f"| {name} | {kind} | {found.training} | {found.sampling} |\n")
+        rows.append(f"| {name} | {family.config.removesuffix('Config')} | {found.training} | {found.sampling} |\n")
     text = HEADER.format(version=transformers.__version__) + "".join(rows) + FOOTER
     Path(__file__).with_name("models.md").write_text(text)
 

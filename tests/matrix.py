@@ -53,7 +53,7 @@ def outcome(name: str, tmp: Path, tokenizer: Any) -> Outcome:
     return Outcome(training, "exact" if refusal is None else REFUSED, tuple(reasons))
 
 
-GREEDY = {"responses": None, "n": 1, "temperature": 0.0, "max_tokens": 10, "batch": 4}
+GREEDY = {"responses": None, "n": 1, "temperature": 0.0, "max_tokens": 10, "batch": 4, "max_model_len": 125}
 
 
 def changes(model: Path, packing: str) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def test_the_command_reads_a_round(tmp_path):
     texts = {"q/0": [RIGHT, LUCKY, RIGHT, "1+1=2\n\\boxed{2}"], "q/1": [RIGHT] * 10, "q/2": [RIGHT] * 10}
     clusters = {"q/0": [("7", 3), ("2", 1)], "q/1": [("9", 10)], "q/2": [(str(k), 2) for k in range(10, 15)]}
     with folder_of("samples", tmp_path / "samples", {}, {}).writing() as (scratch, summary):
-        asked = [{"id": q, "question": q, "gold": "7", "meta": {}, "prompt_tokens": [1]} for q in texts]
+        asked = [{"id": q, "question": q, "gold": "7", "meta": {}, "prompt": q, "prompt_tokens": [1]} for q in texts]
         files.write_jsonl(scratch / "questions.jsonl", asked)
         files.write_jsonl(scratch / "responses.jsonl", [
             {"question": q, "first": 0, "tokens": [[1]] * len(t), "text": t, "finish_reason": ["stop"] * len(t)}

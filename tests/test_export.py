@@ -101,7 +101,7 @@ def test_a_legacy_sentencepiece_tokenizer_gives_the_same_tokens_afterwards(tmp_p
                         "eos_token": "</s>", "unk_token": "<unk>"}  # fmt: skip
     (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config))
     tokenizer = models.load_tokenizer(folder)
-    config = transformers.LlamaConfig(vocab_size=len(tokenizer), **model_families.BASE, bos_token_id=1, eos_token_id=2)
+    config = transformers.LlamaConfig(vocab_size=len(tokenizer), **model_families.GQA, bos_token_id=1, eos_token_id=2)
     transformers.LlamaForCausalLM(config).save_pretrained(folder)
     task = {"prompt": "{system}\n{question}\n", "name": "arithmetic", "train_rows": [0, 24]}
     final = trained(tmp_path, folder, task=task)
@@ -111,17 +111,19 @@ def test_a_legacy_sentencepiece_tokenizer_gives_the_same_tokens_afterwards(tmp_p
     assert [after(t)["input_ids"] for t in texts] == [tokenizer(t)["input_ids"] for t in texts]
 
 
-@pytest.mark.parametrize("name", ["Mixtral, jitter", "Qwen3 MoE", "DeepSeek V3", "Qwen3.5, images", "Gemma 3, images"])
+@pytest.mark.parametrize("name", ["mixtral-jitter", "qwen3-moe", "deepseek-v3", "qwen3.5", "gemma3", "llama4"])
 def test_names_and_shapes_are_those_of_the_start(name, tmp_path, family_tokenizer):
     """Experts are one tensor in memory and one per expert on disk; an image encoder that the language model does not
     load is copied."""
     start = family(name, tmp_path / "start", family_tokenizer)
-    packing = "none" if "Qwen3.5" in name else "shared_prompts"
+    packing = "none" if name in ("qwen3.5", "llama4") else "shared_prompts"
     final = trained(tmp_path, start, model={"path": str(start), "packing": packing})
     old, new = weights(start), weights(final)
     assert {k: v.shape for k, v in old.items()} == {k: v.shape for k, v in new.items()}
     vision = [k for k in old if "visual" in k or "vision" in k]
-    assert bool(vision) == ("images" in name) and all(torch.equal(old[k], new[k]) for k in vision)
+    assert bool(vision) == (name in ("qwen3.5", "gemma3", "llama4")) and all(
+        torch.equal(old[k], new[k]) for k in vision
+    )
     changed = [k for k in old if not torch.equal(old[k], new[k])]
     assert len(changed) > (len(old) - len(vision)) / 2
 
@@ -129,7 +131,7 @@ def test_names_and_shapes_are_those_of_the_start(name, tmp_path, family_tokenize
 @pytest.mark.parametrize("layout", ["prefix", "bin", "shards"])
 def test_layouts_of_weights(layout, tmp_path, family_tokenizer):
     """GPT-2 as on the hub, without `transformer.` before the names; a pytorch_model.bin; weights in several files."""
-    start = family("GPT-2", tmp_path / "start", family_tokenizer)
+    start = family("gpt2", tmp_path / "start", family_tokenizer)
     tensors = load_file(start / "model.safetensors")
     if layout == "prefix":
         tensors = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}

@@ -119,7 +119,7 @@ def test_longrope_is_limited_to_its_first_encoding(tmp_path, family_tokenizer):
     """128 tokens are the original length, 256 the extended one: a longer sequence would switch the positions of all
     others in its row to the long factors."""
     folder = tmp_path / "start"
-    model_families.make("Phi 3, LongRoPE", folder, family_tokenizer)
+    model_families.make("phi3-longrope", folder, family_tokenizer)
     assert models.context_limit(folder) == 128
     run = prepare(tmp_path, folder, loss={"name": "dpo"})
     tokens = training_data.dataset(run, models.load_tokenizer(folder), *_digest(folder))
@@ -136,9 +136,9 @@ def _digest(folder: Path) -> tuple[str]:
 
 
 def test_the_models_own_dropout_is_a_setting(tmp_path, family_tokenizer):
-    """Phi with dropout 0.2: without it the loss of step 0 is ln 2 mean(w), as reference and policy are equal."""
+    """OPT with dropout: without it the loss of step 0 is ln 2 mean(w), as reference and policy are equal."""
     folder = tmp_path / "start"
-    model_families.make("OPT", folder, family_tokenizer)
+    model_families.make("opt-dropout", folder, family_tokenizer)
     first = {}
     for dropout in ("none", "model"):
         run = prepare(
@@ -175,7 +175,7 @@ def test_a_tilde_is_the_home_folder(monkeypatch):
 )
 def test_check_tries_the_settings_of_the_run(tmp_path, family_tokenizer, capsys, change):
     folder = tmp_path / "start"
-    model_families.make("Seed-OSS", folder, family_tokenizer)
+    model_families.make("seed-oss-dropout", folder, family_tokenizer)
     change = {**change, "model": {"path": str(folder), **change.get("model", {})}}
     write_responses(tmp_path / "responses.jsonl")
     stages.run("check", config.parse(settings(tmp_path, folder, **change)))
@@ -184,6 +184,6 @@ def test_check_tries_the_settings_of_the_run(tmp_path, family_tokenizer, capsys,
 
 def test_check_refuses_attention_dropout_in_packed_rows(tmp_path, family_tokenizer):
     folder = tmp_path / "start"
-    model_families.make("Seed-OSS", folder, family_tokenizer)
+    model_families.make("seed-oss-dropout", folder, family_tokenizer)
     with pytest.raises(ValueError, match="attention uses attention dropout; set model.packing=none"):
         stages.run("check", config.parse(settings(tmp_path, folder, train={"dropout": "model"})))

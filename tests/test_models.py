@@ -1,8 +1,10 @@
 """Families of models: each exact end to end, or refused before anything is drawn."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import transformers
 
 from tests import matrix, model_families
 
@@ -17,6 +19,22 @@ def documented() -> dict[str, tuple[str, str]]:
 
 def test_the_table_has_every_family():
     assert set(documented()) == set(model_families.FAMILIES) and len(documented()) >= 40
+
+
+def known_settings(config_class: Any) -> set[str]:
+    fields = set(config_class.__dataclass_fields__) | set(config_class.attribute_map)
+    return fields | {name for name in dir(config_class) if isinstance(getattr(config_class, name), property)}
+
+
+@pytest.mark.parametrize("name", model_families.FAMILIES)
+def test_every_setting_is_one_of_the_config_class(name):
+    """A config keeps a name that it does not know, so a misspelt setting would change nothing."""
+    config_class = getattr(transformers, model_families.FAMILIES[name].config)
+    settings = model_families.FAMILIES[name].settings
+    assert set(settings) <= known_settings(config_class)
+    for part in config_class.sub_configs.keys() & settings.keys():
+        part_class = type(getattr(config_class(**settings), part))
+        assert set(settings[part]) <= known_settings(part_class) | {"rope_theta"}  # DBRX reads it, undeclared
 
 
 @pytest.mark.parametrize("name", model_families.FAMILIES)

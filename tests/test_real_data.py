@@ -10,12 +10,22 @@ import pytest
 import train
 from east.data.indexed_dataset import IndexedDataset
 from east.run import config, files
+from east.toy.tiny_model import make_tiny_model
 from east.training import metrics, reference
 from tests import stages
+from tests.conftest import family_texts
 from tests.stages import folder_of
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 pytestmark = pytest.mark.skipif(not DATA.exists(), reason="needs the shared data folder beside the checkout")
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tmp_path_factory) -> Path:
+    """A model whose context has room for these responses."""
+    folder = tmp_path_factory.mktemp("models") / "long"
+    make_tiny_model(folder, family_texts(), hidden_size=32, layers=2, max_positions=8192)
+    return folder
 
 
 @pytest.fixture(scope="module")

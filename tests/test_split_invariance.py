@@ -28,13 +28,18 @@ LOSSES = {
     "dpo": {"name": "dpo"},
     "kto": {"name": "kto", "lambda_undesirable": 0.7},
     "dpo-lora": {"name": "dpo"},
+    "dpo-unpacked": {"name": "dpo"},
+    "kto-unpacked": {"name": "kto"},
 }
 EXAMPLES = 40
-# (loss, split, ZeRO stage): all combinations without LoRA; LoRA, and micro-batches by tokens, with a few splits
+# (loss, split, ZeRO stage): all combinations of packed full training; LoRA, a row for each sequence, and micro-batches
+# by tokens, with a few splits
+PACKED = [name for name in LOSSES if name not in ("dpo-lora", "dpo-unpacked", "kto-unpacked")]
 CASES = [
-    *itertools.product([name for name in LOSSES if name != "dpo-lora"], split_invariance.splits(16), range(4)),
+    *itertools.product(PACKED, split_invariance.splits(16), range(4)),
     *itertools.product(["dpo-lora"], [Split(1, 4), Split(2, 2)], [1, 3]),
     *itertools.product(["dpo", "kto"], [Split(1, 1, 150), Split(2, 1, 150)], [2]),
+    *itertools.product(["dpo-unpacked", "kto-unpacked"], [Split(1, 4), Split(2, 2), Split(2, 1, 150)], [3]),
 ]
 
 
@@ -88,6 +93,7 @@ def excerpts(tmp_path_factory, tiny_model):
         tmp = tmp_path_factory.mktemp(name)
         steps = {"batch_size": 16, "epochs": 4, "lr": 2e-4}
         model = {"path": str(tiny_model), "lora": {"r": 4, "alpha": 4} if "lora" in name else None}
+        model["packing"] = "none" if "unpacked" in name else "shared_prompts"
         whole = config.parse(settings(tmp, tiny_model, model=model, loss={**loss, "beta": 0.5}, train=steps))
         write_run(whole, tiny_model)
         excerpt = split_invariance.excerpt(whole, tmp / "excerpt")

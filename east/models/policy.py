@@ -64,7 +64,7 @@ def _load(folder: Path, trust: bool, **settings: Any) -> Any:
                 "fetch or save the folder again"
             )
     text = model.config.get_text_config()
-    for name in [name for name in vars(text) if name.startswith("output_")]:
+    for name in [name for name, value in vars(text).items() if name.startswith("output_") and value is True]:
         setattr(text, name, False)  # hidden states, router logits: nothing here reads them
     return model.eval()
 

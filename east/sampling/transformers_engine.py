@@ -19,7 +19,7 @@ from east.models import policy
 from east.run.config import Sampling
 from east.sampling.engine_interface import Drawn, Engine, Request, response_text
 
-CHECKED = (5, 13)  # lengths of the prompts with which generation is checked
+CHECKED = (9, 41, 60, 61)  # lengths of the prompts with which generation is checked
 GENERATION = {"float32": 1e-3, "float16": 0.1, "bfloat16": 0.5}  # mean |difference of log-probabilities|, in nats
 
 
@@ -64,8 +64,8 @@ def load_checked(model_folder: Path, dtype: str, device: str, trust: bool) -> An
 
 @torch.inference_mode()
 def check_generation(model: Any) -> None:
-    """Compare the logits of a few tokens, generated with cached keys, values and states after two prompts of unequal
-    length in one batch, with those of the model's forward pass over each whole sequence.
+    """Compare the logits of a few tokens, generated with cached keys, values and states after prompts of unequal
+    lengths in one batch, with those of the model's forward pass over each whole sequence.
 
     Raises ValueError when they differ by more than rounding explains, or when the model cannot generate like this.
     """
@@ -74,7 +74,7 @@ def check_generation(model: Any) -> None:
     ids_BL, mask_BL = ids_BL.to(model.device), mask_BL.to(model.device)
     differences = list[torch.Tensor]()
     try:
-        cache = _prompt_cache(model, ids_BL, mask_BL, ["first", "second"])
+        cache = _prompt_cache(model, ids_BL, mask_BL, [str(length) for length in CHECKED])
         out = model.generate(
             ids_BL,
             attention_mask=mask_BL,

@@ -7,6 +7,7 @@ it. The decoder is called with `segments=PackedSegments(...)`, which transformer
 cost is the sum of squared segment lengths.
 """
 
+import itertools
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -155,28 +156,43 @@ def check_kernel(config: Any, device: torch.device, dtype: torch.dtype) -> None:
     """
     if getattr(config, "attention_chunk_size", None):
         raise ValueError(f"packed sequences: this model attends in chunks, which is not computed; {UNPACKED}")
-    heads = config.num_attention_heads
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-    counts = heads, *[getattr(config, "num_key_value_heads", None) or heads] * 2
-    generator = torch.Generator().manual_seed(0)
-    qkv = [torch.randn(1, n, SMALL_PACK[-1].stop, head_dim, generator=generator).to(device, dtype) for n in counts]
     windows = (None, 7) if getattr(config, "sliding_window", None) else (None,)
     softcap = getattr(config, "attn_logit_softcapping", None)
+    for heads, window in itertools.product(_heads(config), windows):
+        _compare(heads, window, softcap, device, dtype)
+
+
+def _heads(config: Any) -> list[tuple[int, int, int]]:
+    """(heads of queries, heads of keys, size of a head) of each kind of layer; none without attention."""
+    kinds = set()
+    for layer in getattr(config, "per_layer_config", None) or [config]:
+        if queries := getattr(layer, "num_attention_heads", None):
+            size = getattr(layer, "head_dim", None) or layer.hidden_size // queries
+            kinds.add((queries, getattr(layer, "num_key_value_heads", None) or queries, size))
+    return sorted(kinds)
+
+
+def _compare(
+    heads: tuple[int, int, int], window: int | None, softcap: float | None, device: torch.device, dtype: torch.dtype
+) -> None:
+    queries, keys, size = heads
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(1, count, SMALL_PACK[-1].stop, size) for count in (queries, keys, keys)]
+    qkv = [torch.randn(shape, generator=generator).to(device, dtype) for shape in shapes]
     tolerance = 1e-4 if dtype.itemsize >= 4 else 3e-2
-    for window in windows:
-        try:
-            by_kernel = _with_gradients(qkv, sliding_window=window, softcap=softcap)
-        except ImportError as error:
-            raise ValueError(f"flash-attn is installed but does not load ({error}); fix or uninstall it") from None
-        by_sdpa = _with_gradients(qkv, sliding_window=window, softcap=softcap, per_segment=True)
-        for value, expected in zip(by_kernel, by_sdpa, strict=True):
-            difference = float((value - expected).norm() / expected.norm())
-            if not difference <= tolerance:
-                raise ValueError(
-                    f"the attention kernel for {dtype} on {device} differs from plain attention by {difference:.1e} "
-                    f"(relative), expected at most {tolerance:g}; set model.attention=packed_sdpa, or use other "
-                    "versions of PyTorch and flash-attn"
-                )
+    try:
+        by_kernel = _with_gradients(qkv, sliding_window=window, softcap=softcap)
+    except ImportError as error:
+        raise ValueError(f"flash-attn is installed but does not load ({error}); fix or uninstall it") from None
+    by_sdpa = _with_gradients(qkv, sliding_window=window, softcap=softcap, per_segment=True)
+    for value, expected in zip(by_kernel, by_sdpa, strict=True):
+        difference = float((value - expected).norm() / expected.norm())
+        if not difference <= tolerance:
+            raise ValueError(
+                f"the attention kernel for {dtype} on {device} differs from plain attention by {difference:.1e} "
+                f"(relative), expected at most {tolerance:g}; set model.attention=packed_sdpa, or use other "
+                "versions of PyTorch and flash-attn"
+            )
 
 
 @torch.enable_grad()

@@ -91,6 +91,8 @@ def _without_opposites(terms: tuple[Tree, ...], parts: list[acb]) -> list[acb]:
 
 
 def _sum(parts: list[acb]) -> acb:
+    if not all(part.is_finite() for part in parts):  # 1 / sin(pi): more digits, or no value
+        return acb("nan")
     sizes = [abs(part) for part in parts if not part.is_zero()]
     largest = max((exponent_of(size) for size in sizes), default=0)
     if any(exponent_of(size) < largest - DIGITS for size in sizes if not size.contains(0)):

@@ -30,7 +30,8 @@ def run(config: Config, _: argparse.Namespace) -> None:
         rule = sampling.adaptive
         trust = config.model.trust_remote_code
         settled = stopping.stopping_rule(rule.tolerance, config.grading) if rule else None
-        answers = FirstAnswers(config.grading, thinking=in_thought(asked.prompts[0][0]))
+        behind = asked.prompts[0][0].rpartition(asked.questions[0]["question"].strip())[2]
+        answers = FirstAnswers(config.grading, thinking=in_thought(behind))
         asked_of = artifact, asked.questions, asked.prompts, asked.model
         manifest = draw.draw(*asked_of, sampling, settled, answers, trust)
     summary = {**manifest.summary, "questions_dropped": asked.dropped}

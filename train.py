@@ -207,7 +207,7 @@ def export(config: Config, run: Run, last_loss: float | None) -> None:
                     state = dict(trained.state_dict())
                 models.write(trained, state, run.start, scratch, config.train.dtype)
                 sequences = [(tokens.prompt(r), tokens.completion(r)) for r in rows]
-                models.verify(scratch, run.start, sequences, expected.tolist(), trust)
+                models.verify(scratch, run.start, state, sequences, expected.tolist(), trust)
                 summary.update(steps=run.last, examples=len(run.data.kept), last_loss=last_loss)
             print(f"model: {run.artifact.folder}")
 

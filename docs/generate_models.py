@@ -13,14 +13,17 @@ from tests import conftest, matrix, model_families
 
 HEADER = """# Models
 
-`east check` tries every model before anything is drawn, with a small copy of it that has random weights. In training,
-each model is compared with its own forward pass when it is loaded. So a family that is not in this table is exact as
-well, or it is refused in one line.
+`east check` tries every model before anything is drawn, with a small copy of it that has random weights, in float32.
+When a model is loaded to be scored or trained it is compared with its own forward pass in the run's dtype. So a family
+that is not in this table is exact as well, or it is refused in one line; run `east check` for one.
 
 - **Training** `exact`: log-probabilities, gradients and the exported folder are those of the model's own forward pass,
   one sequence at a time, with many sequences in a row (`model.packing: shared_prompts`, the default). With
   `model.packing: none` each sequence has a row of its own: for models that carry state from token to token (recurrent
   ones), or whose attention cannot run a packed row. It costs the padding, and the prompt again for every response.
+- **LoRA** on all linear modules (`all-linear`), packed as *Training* says: `exact` if its gradient and the merged
+  folder are. Some models read a module's weight past the adapter, and PEFT adapts no Mamba layer: other
+  `model.lora.target_modules` may do.
 - **Sampling** is that of the transformers engine: `exact` if tokens drawn in a batch are those of the forward pass.
   Where it is refused, use vLLM.
 
@@ -28,8 +31,8 @@ The table is written by `docs/generate_models.py` from tiny random models of tra
 drawing, an SFT step and a DPO step, export, and loading the exported folder. Pretrained weights were not tried, but for
 SmolLM2-135M-Instruct.
 
-| Family | Class in transformers | Training | Sampling |
-|---|---|---|---|
+| Family | Class in transformers | Training | LoRA | Sampling |
+|---|---|---|---|---|
 """
 FOOTER = """
 ## What is refused
@@ -60,7 +63,8 @@ def main() -> None:
     for name, family in model_families.FAMILIES.items():
         with tempfile.TemporaryDirectory() as tmp:
             found = matrix.outcome(name, Path(tmp), tokenizer)
-        rows.append(f"| {name} | {family.config.removesuffix('Config')} | {found.training} | {found.sampling} |\n")
+        cells = name, family.config.removesuffix("Config"), found.training, found.lora, found.sampling
+        rows.append(f"| {' | '.join(cells)} |\n")
     text = HEADER.format(version=transformers.__version__) + "".join(rows) + FOOTER
     Path(__file__).with_name("models.md").write_text(text)
 

@@ -64,7 +64,7 @@ def questions(task: Task, split: str, rows: tuple[int, int] | None = None) -> tu
     kept, dropped = list[Question](), collections.Counter[str]()
     for index in order[first:last]:
         question = _question(task.name, split, index, raw[index], source)
-        if question["gold"]:
+        if question["gold"].strip():
             kept.append(question)
         else:
             dropped["empty gold answer"] += 1
@@ -100,6 +100,8 @@ def _question(name: str, split: str, index: int, row: dict[str, Any], source: st
     for field, value in (("question", text), ("answer", gold), ("solution", solution), ("id", row.get("id"))):
         _check_text(value, f"{where}: its {field}")
     identity = row.get("id", row.get("unique_id"))
+    if identity is not None and type(identity) not in (str, int):
+        raise ValueError(f"{where}: found the id {json.dumps(identity)[:60]}, expected a text or a number; fix the row")
     meta: dict[str, Any] = {k: row[k] for k in ("level", "type", "subject") if k in row}
     identity = f"{name}/{split}/{index}" if identity is None else str(identity)
     return {"id": identity, "question": text, "gold": gold or "", "solution": solution, "meta": meta}

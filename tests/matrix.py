@@ -14,7 +14,7 @@ from east import models
 from east.checks import plain_trainer, trial
 from east.models import policy
 from east.run import config, files
-from east.run.config import Config
+from east.run.config import Config, Lora
 from east.training import metrics
 from tests import conftest, model_families, stages
 
@@ -23,9 +23,10 @@ PACKED, UNPACKED, REFUSED = "exact", "exact with `model.packing: none`", "refuse
 
 
 class Outcome(NamedTuple):
-    """training: PACKED, UNPACKED or REFUSED. sampling: "exact" or REFUSED. reasons: the refusals of `check`."""
+    """training: PACKED, UNPACKED or REFUSED. lora, sampling: "exact" or REFUSED. reasons: the refusals of `check`."""
 
     training: str
+    lora: str
     sampling: str
     reasons: tuple[str, ...]
 
@@ -41,7 +42,13 @@ def outcome(name: str, tmp: Path, tokenizer: Any) -> Outcome:
             training = meaning
             break
         reasons.append(refusal)
+    lora = REFUSED
     if training != REFUSED:
+        adapted = settings(tmp, model, packing)
+        adapted = adapted.model_copy(update={"model": adapted.model.model_copy(update={"lora": Lora(r=4)})})
+        refusal = refused(partial(_trial, adapted))
+        lora = REFUSED if refusal else PACKED
+        reasons += [refusal] if refusal else []
         for loss in ("sft", "dpo"):
             check_step(conftest.prepare(tmp, model, **changes(model, packing), loss={"name": loss}))
     drawn = settings(tmp, model, "none", run=str(tmp / "drawn"), sampling=GREEDY)
@@ -50,7 +57,7 @@ def outcome(name: str, tmp: Path, tokenizer: Any) -> Outcome:
         check_draw(drawn, policy.load(model, dtype="float32"))
     else:
         reasons.append(refusal)
-    return Outcome(training, "exact" if refusal is None else REFUSED, tuple(reasons))
+    return Outcome(training, lora, "exact" if refusal is None else REFUSED, tuple(reasons))
 
 
 GREEDY = {"responses": None, "n": 1, "temperature": 0.0, "max_tokens": 10, "batch": 4, "max_model_len": 125}

@@ -150,3 +150,10 @@ def test_model_digest_sees_weights_config_and_tokenizer_but_no_readme(tmp_path):
     assert artifacts.model_digest(tmp_path) == first
     (tmp_path / "chat_template.jinja").write_text("x")
     assert artifacts.model_digest(tmp_path) != first
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"answer": ' + "9" * 5000 + "}", "{"])
+def test_a_line_that_json_cannot_read_is_named(tmp_path, line):
+    (tmp_path / "t.jsonl").write_text('{"a": 1}\n' + line + "\n")
+    with pytest.raises(ValueError, match=r"t.jsonl, line 2: not JSON \(.*\); fix or remove the line"):
+        list(files.read_jsonl(tmp_path / "t.jsonl"))

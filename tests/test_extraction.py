@@ -378,7 +378,8 @@ def test_lone_surrogates_are_replaced() -> None:
         (r"<think>\boxed{7}", False, None),
         (r"so \boxed{7}", True, None),
         (r"so \boxed{7}", False, "7"),
-        (r"<think>a</think> \boxed{7} <think> wait", False, None),
+        ("<think>a</think> \\boxed{7}\n<think> wait", False, None),
+        (r"\boxed{7}, where <think> is a tag", False, "7"),
         (r"[THINK]\boxed{7}[/THINK]\boxed{8}", False, "8"),
         (r"<|begin_of_thought|>\boxed{7}<|end_of_thought|>\boxed{8}", False, "8"),
     ],
@@ -389,7 +390,12 @@ def test_an_answer_stands_behind_the_last_thought(text, thinking, expected):
 
 @pytest.mark.parametrize(
     ("prompt", "open_"),
-    [("<|assistant|>", False), ("<|assistant|><think>\n", True), ("<think>\n\n</think>\n\n", False)],
+    [
+        ("<|assistant|>", False),
+        ("<|assistant|><think>\n", True),
+        ("assistant<think>", True),
+        ("<think>\n\n</think>\n\n", False),
+    ],
 )
 def test_prompts_that_end_inside_a_thought(prompt, open_):
     assert in_thought(prompt) is open_

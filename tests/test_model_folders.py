@@ -13,6 +13,7 @@ import train
 from east import models
 from east.data import training_data
 from east.run import config
+from east.training.logprobs import CompletionLogprobs
 from tests import model_families, stages
 from tests.conftest import environment, prepare, run_file, settings, write_responses
 
@@ -187,3 +188,19 @@ def test_check_refuses_attention_dropout_in_packed_rows(tmp_path, family_tokeniz
     model_families.make("seed-oss-dropout", folder, family_tokenizer)
     with pytest.raises(ValueError, match="attention uses attention dropout; set model.packing=none"):
         stages.run("check", config.parse(settings(tmp_path, folder, train={"dropout": "model"})))
+
+
+def test_code_that_transformers_does_not_need_is_not_run(folder):
+    """Phi 3 and others have code in their folders from before transformers had their classes."""
+    (folder / "old.py").write_text("raise RuntimeError")
+    change(folder, auto_map={"AutoModelForCausalLM": "old.Model"})
+    models.load(resolve(folder), dtype="float32")
+
+
+@pytest.mark.parametrize("name", ["lfm2", "qwen3.5-text", "bloom", "codegen", "mamba2"])
+def test_state_that_crosses_sequences_is_found_in_bfloat16(tmp_path, family_tokenizer, name):
+    """The rounding of bfloat16 is larger than what crosses, but it is the same whatever the other tokens are."""
+    model_families.make(name, tmp_path / "start", family_tokenizer)
+    model = models.load(tmp_path / "start", dtype="bfloat16", attention="packed")
+    with pytest.raises(ValueError, match="set model.packing=none"):
+        CompletionLogprobs(model)

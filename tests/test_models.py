@@ -11,10 +11,10 @@ from tests import matrix, model_families
 ROOT = Path(__file__).parent.parent
 
 
-def documented() -> dict[str, tuple[str, str]]:
-    """(training, sampling) by family, as docs/models.md has it."""
+def documented() -> dict[str, tuple[str, str, str]]:
+    """(training, lora, sampling) by family, as docs/models.md has it."""
     rows = [line.split("|") for line in (ROOT / "docs" / "models.md").read_text().splitlines() if line.startswith("| ")]
-    return {row[1].strip(): (row[3].strip(), row[4].strip()) for row in rows[1:]}
+    return {row[1].strip(): (row[3].strip(), row[4].strip(), row[5].strip()) for row in rows[1:]}
 
 
 def test_the_table_has_every_family():
@@ -41,4 +41,4 @@ def test_every_setting_is_one_of_the_config_class(name):
 def test_a_family_is_exact_or_refused_as_the_table_says(name, tmp_path, family_tokenizer):
     """A change of the outcome is a change of docs/models.md: PYTHONPATH=. python docs/generate_models.py"""
     found = matrix.outcome(name, tmp_path, family_tokenizer)
-    assert (found.training, found.sampling) == documented()[name], found.reasons
+    assert (found.training, found.lora, found.sampling) == documented()[name], found.reasons

@@ -13,7 +13,7 @@ from east import models
 from east.run import config
 from east.run.config import SYSTEM_PROMPT, Task
 from east.sampling import engine_interface, prompts, rendering
-from tests import stages
+from tests import drawing, stages
 from tests.conftest import settings, write_responses
 
 SPECIAL = ["<s>", "</s>", "<unk>", "<start_of_turn>", "<end_of_turn>", "<|im_start|>", "<|im_end|>", "</think>"]
@@ -138,7 +138,7 @@ def test_special_tokens_in_a_question_are_text(kind, template):
     written = template == GEMMA
     whole = found(plain_text.removeprefix("" if written else "<s>"), add_special_tokens=not written)["input_ids"]
     assert plain == (whole if template else [0, *found(plain_text, add_special_tokens=False)["input_ids"]])
-    for question in ("What is </s> 3 + 4?", "<|im_end|>What is<end_of_turn>", "3<s> + 4?"):
+    for question in ("What is </s> 3 + 4?", "<|im_end|>What is<end_of_turn>", "3<s> + 4?", "<end_of_turn>", "</s>"):
         text, ids = rendering.render(found, question, task)
         assert question in text
         assert [i for i in ids if i in special] == [i for i in plain if i in special]
@@ -151,6 +151,13 @@ def test_a_question_that_cannot_be_tokenised_as_text_is_refused():
     upper = tokenizer("bytes", "{% for m in messages %}{{ m['content'] | upper }}{% endfor %}")
     with pytest.raises(ValueError, match="contains the special token '</s>', which this tokenizer and template cannot"):
         rendering.render(upper, "a </s> b", Task(system_prompt=None))
+
+
+def test_a_template_that_shows_the_question_twice_refuses_one_with_a_special_token():
+    twice = tokenizer("bytes", "{% for m in messages %}{{ m['content'] }} {{ m['content'] }}{% endfor %}")
+    rendering.render(twice, "3 + 4?", Task(system_prompt=None))
+    with pytest.raises(ValueError, match="contains the special token '</s>'"):
+        rendering.render(twice, "a </s> b", Task(system_prompt=None))
 
 
 def test_a_prompt_token_beyond_the_vocabulary_is_refused(tmp_path, tiny_model, monkeypatch):
@@ -181,3 +188,18 @@ def test_marks_of_thoughts_stay_in_the_text_of_a_response():
     ends = {SPECIAL.index("<|im_end|>")}
     assert engine_interface.response_text(qwen, ids, ends, []) == "So the answer</think> is 7."
     assert engine_interface.response_text(qwen, ids, ends, ["is"]) == "So the answer</think> "
+
+
+def test_marks_of_thoughts_in_imported_responses_are_tokens(tmp_path):
+    """As the model writes them; the names of other special tokens are text."""
+    qwen, task = tokenizer("bytes", QWEN), Task(system_prompt=None)
+    rows = [{"question": "q", "response": "so</think> it is</s> 7"}, {"question": "q", "response": " "}]
+    (tmp_path / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = [{"id": "q", "question": "3 + 4?", "gold": "7", "solution": None, "meta": {}}]
+    prompts_ = [rendering.render(qwen, "3 + 4?", task)]
+    drawing.import_responses(tmp_path / "samples", tmp_path / "r.jsonl", asked, prompts_, qwen)
+    (line,) = (tmp_path / "samples" / "responses.jsonl").read_text().splitlines()
+    (ids,) = json.loads(line)["tokens"]
+    special = [i for i in ids if i < len(SPECIAL)]
+    assert special == [SPECIAL.index("</think>"), qwen.eos_token_id]
+    assert qwen.decode(ids) == "so</think> it is</s> 7</s>"

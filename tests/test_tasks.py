@@ -201,6 +201,13 @@ def test_other_golds_are_refused_by_row(tmp_path, answer):
         tasks.questions(Task(name="jsonl", train=write(tmp_path / "t.jsonl", rows)), "train")
 
 
+@pytest.mark.parametrize("identity", [{"a": 1}, True, 1.5, ["x"]])
+def test_ids_are_texts_or_numbers(tmp_path, identity):
+    rows = [{"question": "a", "answer": "1", "id": identity}]
+    with pytest.raises(ValueError, match="row 0: found the id .*, expected a text or a number"):
+        tasks.questions(Task(name="jsonl", train=write(tmp_path / "t.jsonl", rows)), "train")
+
+
 @pytest.mark.parametrize("field", ["question", "answer", "id"])
 @pytest.mark.parametrize("text", ["caf\\udce9", "half \\ud83d a pair"])
 def test_text_that_is_no_unicode_is_refused_by_row(tmp_path, field, text):

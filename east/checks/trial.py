@@ -28,7 +28,8 @@ PARAMETERS = 2e9  # most of a copy: 8 GB in float32
 MOST_LAYERS = 12
 VOCABULARY = 1024
 CHANGE = 0.01  # standard deviation of what is added to each trained weight before the copy is exported
-WINDOW = 8  # tokens of sliding windows, so that short sequences are longer
+WINDOW = 8  # tokens that a layer looks back at, so that short sequences are longer
+SHORT = ("window", "local_attention", "index_topk")  # in the names of such settings
 GRADIENT = 2e-4  # largest distance of gradients, relative to their norm, that float32 rounding explains
 LENGTHS = ((13, 9), (13, 4), (6, 12), (6, 7))  # of prompts and completions; two prompts, each of two sequences
 
@@ -94,8 +95,10 @@ def shrunk(outline: Any, layers: int) -> Any:
         setattr(text, key, value[:layers])
     text.num_hidden_layers = layers
     for key, value in vars(text).items():
-        if type(value) is int and ("vocab_size" in key or "window" in key):
-            setattr(text, key, min(value, VOCABULARY if "vocab_size" in key else WINDOW))
+        if type(value) is int and "vocab_size" in key:
+            setattr(text, key, min(value, VOCABULARY))
+        elif type(value) is int and any(part in key for part in SHORT):
+            setattr(text, key, min(value, WINDOW))
     for section in (small, text):
         for key, value in vars(section).items():
             if key.endswith("_token_id") and type(value) is int:
@@ -158,10 +161,11 @@ def _export(module: CompletionLogprobs, config: Config, start: Path, out: Path) 
     with torch.no_grad(), policy.attention(policy.causal_lm(model), "eager"):
         expected = float(policy.token_logprobs(model, *sequence).sum())
     if lora:
-        model = models.save_and_merge(model, dict(model.named_parameters()), out / "adapter")
+        named = dict(model.named_parameters(remove_duplicate=False))  # a tied one under each of its names
+        model = models.save_and_merge(model, named, out / "adapter")
     state = dict(model.state_dict())
     models.write(model, state, start, out, "float32")
-    models.verify(out, start, [sequence], [expected], trust)
+    models.verify(out, start, state, [sequence], [expected], trust)
 
 
 def _per_layer(text: Any) -> dict[str, Any]:

@@ -2,18 +2,22 @@
 
 import re
 
-_OPEN = re.compile(r"<(?:think|thinking|thought|reasoning)>|<\|begin_of_thought\|>|\[THINK\]")
+# At the beginning of a line: elsewhere a text may speak of the mark
+_OPEN = re.compile(r"^[ \t]*(?:<(?:think|thinking|thought|reasoning)>|<\|begin_of_thought\|>|\[THINK\])", re.MULTILINE)
+_MARK = re.compile(r"</?(?:think|thinking|thought|reasoning)>|<\|(?:begin|end)_of_thought\|>|\[/?THINK\]")
 _CLOSE = re.compile(r"</(?:think|thinking|thought|reasoning)>|<\|end_of_thought\|>|\[/THINK\]")
 
 
 def is_mark(token: str) -> bool:
     """Whether a token is the beginning or the end of a thought."""
-    return bool(_OPEN.fullmatch(token) or _CLOSE.fullmatch(token))
+    return bool(_MARK.fullmatch(token))
 
 
 def in_thought(text: str) -> bool:
-    """Whether a text ends inside a thought, as prompts of some templates do: "...<|assistant|><think>"."""
-    return _last(_OPEN, text) > _last(_CLOSE, text)
+    """Whether a text ends with an open thought, as what some templates write behind the question:
+    "<|im_end|><|im_start|>assistant<think>"."""
+    opened = _MARK.findall(text)
+    return bool(opened) and not _CLOSE.fullmatch(opened[-1])
 
 
 def answer_start(text: str, thinking: bool) -> int | None:

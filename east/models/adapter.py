@@ -1,5 +1,6 @@
 """LoRA, and adapters merged into their base model. The only file that imports peft."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,16 @@ from east.models import export, folder, policy
 from east.run import artifacts, pipeline
 from east.run.config import Lora
 
+TOKENIZER = (  # files of which tokenizers are made
+    "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model", "*.tiktoken",
+    "chat_template.*", "additional_chat_templates/*.jinja",
+)  # fmt: skip
+
 
 def with_lora(model: Any, lora: Lora) -> Any:
     """The model wrapped by PEFT with a new adapter, the base frozen. Its outputs are those of the base; seed torch
-    before, because the adapter's first matrix is random. Raises ValueError when target_modules match no module."""
+    before, because the adapter's first matrix is random. Raises ValueError when target_modules match no module, or one
+    that PEFT cannot adapt."""
     import peft
 
     settings = peft.LoraConfig(
@@ -24,7 +31,11 @@ def with_lora(model: Any, lora: Lora) -> Any:
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
     )
-    return peft.get_peft_model(model, settings)
+    try:
+        return peft.get_peft_model(model, settings)
+    except (ValueError, TypeError, NotImplementedError) as error:
+        line = " ".join(str(error).split())[:250]
+        raise ValueError(f"model.lora: PEFT cannot adapt this model ({line}); change its target_modules") from None
 
 
 def save_and_merge(model: Any, state: dict[str, Tensor], out: Path) -> Any:
@@ -68,13 +79,25 @@ def merge(adapter: Path, merged: Path, resolve: Callable[[str, str | None], Path
             "trained on"
         ) from None
     with artifact.writing() as (scratch, _):
-        export.write(model, dict(model.state_dict()), base, scratch, policy.dtype_name(model))
+        state = dict(model.state_dict())
+        export.write(model, state, base, scratch, policy.dtype_name(model))
         tokens_of = adapter if (adapter / "tokenizer_config.json").exists() else base
         if tokens_of == adapter:
-            export.copy_files(adapter, scratch)
-        export.verify(scratch, tokens_of, [sequence], [expected], trust)
+            _replace_tokenizer(adapter, scratch)
+        export.verify(scratch, tokens_of, state, [sequence], [expected], trust)
     print(f"model: {adapter} and {base} merged into {artifact.folder}")
     return artifact.folder
+
+
+def _replace_tokenizer(source: Path, out: Path) -> None:
+    """The tokenizer files of a folder in place of all those that `out` has."""
+    for folder_ in (out, source):
+        for path in [path for pattern in TOKENIZER for path in folder_.glob(pattern)]:
+            if folder_ == out:
+                path.unlink()
+            else:
+                (out / path.relative_to(source)).parent.mkdir(exist_ok=True)
+                shutil.copyfile(path, out / path.relative_to(source))
 
 
 @torch.no_grad()

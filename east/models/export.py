@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,10 @@ from east.run import artifacts, files
 
 # Other formats of the same weights, whose values would be the starting model's
 WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".onnx", ".h5", ".msgpack", ".ot"}
+WRITTEN_ALIKE = (
+    "its weights cannot be written like the starting folder's (an adapter on tied embeddings, or on a weight that the "
+    "model reads past it, say); choose other modules or another model"
+)
 OURS = {artifacts.MANIFEST, artifacts.PLAN, folder.ADAPTER, "adapter"}  # of an earlier round's model, of an adapter
 
 
@@ -66,16 +71,28 @@ def copy_files(source: Path, out: Path) -> None:
             shutil.copyfile(path, out / name)  # the content of a link into the hub's cache
 
 
-def verify(out: Path, tokens_of: Path, sequences: list[policy.Sequence], expected: list[float], trust: bool) -> None:
-    """Load the folder as its users do, and compare log-probabilities of completions with those of the model in memory,
-    and the tokens of texts with those of the tokenizer in the folder `tokens_of`.
+def verify(
+    out: Path,
+    tokens_of: Path,
+    state: Mapping[str, Tensor],
+    sequences: list[policy.Sequence],
+    expected: list[float],
+    trust: bool,
+) -> None:
+    """Load the folder as its users do, and compare its weights with `state`, log-probabilities of completions with
+    those of the model in memory, and the tokens of texts with those of the tokenizer in the folder `tokens_of`.
 
-    Raises ValueError when a log-probability differs by more than rounding explains, or a text has other tokens.
+    Raises ValueError when a weight is not the same, a log-probability differs by more than rounding explains, or a text
+    has other tokens.
     """
     before, after = (load_tokenizer(folder, trust) for folder in (tokens_of, out))
     if not same_tokens(before, after, [before.decode(prompt) for prompt, _ in sequences]):
         raise ValueError(f"{out}: its tokenizer gives other tokens than that of {tokens_of}; fetch {tokens_of} again")
     model = policy.load(out, dtype="auto", trust=trust)
+    loaded_state = model.state_dict()
+    for name, tensor in state.items():
+        if not torch.equal(loaded_state[name].to(tensor.dtype), tensor.detach().cpu()):
+            raise ValueError(f"{out}: loaded from disk, {name} is not what was written; {WRITTEN_ALIKE}")
     allowed = policy.TOLERANCE[policy.dtype_name(model)]
     with torch.no_grad():
         for sequence, sum_ in zip(sequences, expected, strict=True):
@@ -85,8 +102,7 @@ def verify(out: Path, tokens_of: Path, sequences: list[policy.Sequence], expecte
             if not worst <= allowed:
                 raise ValueError(
                     f"{out}: loaded from disk, the model differs from the one in memory by {worst:.2g} sqrt(T) nats (T "
-                    f"tokens), expected at most {allowed:g} sqrt(T): its weights cannot be written like the starting "
-                    "folder's (an adapter on tied embeddings, say); choose other modules or another model"
+                    f"tokens), expected at most {allowed:g} sqrt(T); {WRITTEN_ALIKE}"
                 )
 
 
@@ -113,7 +129,8 @@ class _Weights:
                 file = self.open.enter_context(safetensors.safe_open(path, framework="pt"))
                 found = {name: (tuple(file.get_slice(name).get_shape()), file) for name in file.keys()}  # noqa: SIM118
             else:
-                loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+                zipped = zipfile.is_zipfile(path)  # the format of PyTorch since 1.6, which can be mapped into memory
+                loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
                 found = {name: (tuple(tensor.shape), loaded) for name, tensor in loaded.items()}
             self.names |= {name: shape for name, (shape, _) in found.items()}
             self._source |= {name: source for name, (_, source) in found.items()}

@@ -64,8 +64,9 @@ def _load(folder: Path, trust: bool, **settings: Any) -> Any:
                 "fetch or save the folder again"
             )
     text = model.config.get_text_config()
-    for name in [name for name, value in vars(text).items() if name.startswith("output_") and value is True]:
-        setattr(text, name, False)  # hidden states, router logits: nothing here reads them
+    for name in ("output_hidden_states", "output_router_logits"):  # nothing here reads them
+        if getattr(text, name, False):
+            setattr(text, name, False)
     return model.eval()
 
 
@@ -117,7 +118,8 @@ def token_logprobs(model: Any, prompt: Any, completion: Any) -> Tensor:
 def random_sequence(model: Any, prompt: int = 12, completion: int = 20, seed: int = 0) -> Sequence:
     """Random token ids of a prompt and a completion, below the model's vocabulary."""
     generator = torch.Generator().manual_seed(seed)
-    ids = torch.randint(model.get_input_embeddings().num_embeddings, (prompt + completion,), generator=generator)
+    vocabulary = causal_lm(model).config.get_text_config().vocab_size
+    ids = torch.randint(vocabulary, (prompt + completion,), generator=generator)
     return ids[:prompt].tolist(), ids[prompt:].tolist()
 
 

@@ -65,8 +65,9 @@ def read_jsonl(path: Path) -> Iterator[Any]:
                     continue
                 try:
                     row = json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise ValueError(f"{path}, line {number}: not JSON ({error.msg}); fix or remove the line") from None
+                except (ValueError, RecursionError) as error:  # also an integer of too many digits, too deep nesting
+                    line = getattr(error, "msg", None) or " ".join(str(error).split())[:100]
+                    raise ValueError(f"{path}, line {number}: not JSON ({line}); fix or remove the line") from None
                 if not isinstance(row, dict):
                     raise ValueError(f"{path}, line {number}: found a {type(row).__name__}, expected an object")
                 yield row

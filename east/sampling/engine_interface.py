@@ -56,6 +56,15 @@ def context_limit(model_folder: Path, settings: Sampling, trust: bool = False) -
     return settings.max_model_len or limit
 
 
+def thought_tokens(tokenizer: Any) -> dict[int, str]:
+    """The special tokens that are marks of thoughts, by id: decoding without special tokens would lose them."""
+    return {
+        id_: token.content
+        for id_, token in tokenizer.added_tokens_decoder.items()
+        if token.special and is_mark(token.content)
+    }
+
+
 def _decoded(tokenizer: Any, ids: list[int]) -> str:
     text: str = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return text
@@ -68,7 +77,7 @@ def response_text(tokenizer: Any, tokens: list[int], ends: set[int], stop: list[
     """
     ids = tokens[:-1] if tokens[-1] in ends else tokens
     parts, start = list[str](), 0
-    marks = {tokenizer.convert_tokens_to_ids(token): token for token in tokenizer.all_special_tokens if is_mark(token)}
+    marks = thought_tokens(tokenizer)
     for place in [i for i, token in enumerate(ids) if token in marks] if marks else []:
         parts += [_decoded(tokenizer, ids[start:place]), marks[ids[place]]]
         start = place + 1

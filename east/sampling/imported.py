@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import tqdm
 from east.run import files
 from east.run.artifacts import Artifact, Manifest
 from east.sampling.draw import asked_questions, begin
+from east.sampling.engine_interface import thought_tokens
 from east.sampling.rendering import Prompt
 from east.sampling.samples import response_line
 from east.tasks import Question
@@ -41,6 +43,7 @@ def import_responses(
         return artifact.open()
     responses: dict[str, list[tuple[list[int], str, str]]] = {row["id"]: [] for row in asked}
     dropped, assumed = Counter[str](), 0
+    marks = {text: token for token, text in thought_tokens(tokenizer).items()}
     rows = tqdm.tqdm(files.read_jsonl(path), desc="import", unit=" responses")
     for number, row in enumerate(rows, 1):
         identity, text, reason = _checked(row, f"{path}, row {number}")
@@ -49,9 +52,11 @@ def import_responses(
         elif not text.strip():
             dropped["empty response"] += 1
         else:
+            tokens = _tokens(tokenizer, text, marks)
+            if not tokens:  # the tokenizer has none of its characters
+                dropped["empty response"] += 1
+                continue
             assumed += "finish_reason" not in row
-            # a text may contain the names of special tokens: they are tokenised as text
-            tokens = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
             tokens = tokens + [end] if reason == "stop" else tokens
             if max(tokens) >= vocabulary:
                 raise ValueError(
@@ -77,6 +82,19 @@ def import_responses(
         left_out = len(asked) - len(kept)
         summary["questions_left_out"] = {"no response": left_out} if left_out else {}
     return artifact.open()
+
+
+def _tokens(tokenizer: Any, text: str, marks: dict[str, int]) -> list[int]:
+    """Token ids of a response. The names of special tokens in it are tokenised as text, but for the marks of thoughts,
+    which the model writes as tokens."""
+    parts = re.split("(" + "|".join(map(re.escape, marks)) + ")", text) if marks else [text]
+    tokens = list[int]()
+    for part in parts:
+        if part in marks:
+            tokens.append(marks[part])
+        elif part:
+            tokens += tokenizer(part, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    return tokens
 
 
 def _checked(row: dict[str, Any], where: str) -> tuple[str, str, str]:

@@ -3,12 +3,14 @@ none. Everything that can go wrong with prompts is settled here, before anything
 """
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from east import models
 from east.run.config import Task
 
 Prompt = tuple[str, list[int]]  # text and token ids
+PLACEHOLDER = "QUESTION-5c1d"  # stands for a question, to see what is around it
 LEADS = ("", "\n", "!")  # see `_pieces`
 ASSISTANT = "the answer"  # content of an assistant message, to see what ends its turn
 
@@ -23,23 +25,26 @@ def render(tokenizer: Any, question: str, task: Task) -> Prompt:
     prompt, for an empty prompt, and for a prompt with two BOS.
     """
     template = chat_template(tokenizer, task)
-    bos = models.added_bos(tokenizer)
-    if template is not None:
-        text = _apply(tokenizer, template, _messages(question, task), task, add_generation_prompt=True)
-        if task.system_prompt and task.system_prompt.strip() not in text:
-            raise ValueError(
-                "the chat template leaves out the system message; set task.system_role=user to put task.system_prompt "
-                "before the question, or task.system_prompt=null"
-            )
-    elif task.prompt is not None:
-        # replace, not format: questions and prompts may have the braces of LaTeX
-        text = task.prompt.replace("{system}", task.system_prompt or "").replace("{question}", question)
-        bos = tokenizer.bos_token_id
-    else:
+    if template is None and task.prompt is None:
         raise ValueError(
             "the tokenizer has no chat template; set task.prompt, e.g. task.prompt='Question: {question}\\nAnswer:'"
         )
-    ids = _tokens(tokenizer, text, question)
+
+    def text_of(asked: str) -> str:
+        if template is not None:
+            return _apply(tokenizer, template, _messages(asked, task), task, add_generation_prompt=True)
+        assert task.prompt is not None
+        # replace, not format: questions and prompts may have the braces of LaTeX
+        return task.prompt.replace("{system}", task.system_prompt or "").replace("{question}", asked)
+
+    text = text_of(question)
+    if template is not None and task.system_prompt and task.system_prompt.strip() not in text:
+        raise ValueError(
+            "the chat template leaves out the system message; set task.system_role=user to put task.system_prompt "
+            "before the question, or task.system_prompt=null"
+        )
+    bos = tokenizer.bos_token_id if template is None else models.added_bos(tokenizer)
+    ids = _tokens(tokenizer, question, text_of)
     if not ids:
         raise ValueError(f"found an empty prompt for the question {question[:60]!r}; check task.prompt")
     if bos is not None and bos not in ids:
@@ -118,28 +123,30 @@ def _apply(
     return text
 
 
-def _tokens(tokenizer: Any, text: str, question: str) -> list[int]:
+def _tokens(tokenizer: Any, question: str, text_of: Callable[[str], str]) -> list[int]:
     """Token ids of a rendered prompt, in which special tokens are read, but not in the question.
 
     For a question with the text of a special token, the stretch between the special tokens around the question is
     tokenised as text, which changes nothing where no special token stands in it: tokenizers split there.
-    Raises ValueError when that cannot be done for this question.
+    text_of: the rendered text of a question. Raises ValueError when that cannot be done for this question.
     """
-    special, own = _special_tokens(tokenizer), question.strip()
-    found = special.search(own)
+    special, text = _special_tokens(tokenizer), text_of(question)
+    found = special.search(question)
     if not found:
         ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
-    start = text.rfind(own)
-    if start >= 0:
-        before, behind, neutral = text[:start], text[start + len(own) :], special.sub("x", own)
+    frame = text_of(PLACEHOLDER).split(PLACEHOLDER)
+    for own in (question, question.strip()):
+        if len(frame) != 2 or frame[0] + own + frame[1] != text:
+            continue
+        before, behind, neutral = frame[0], frame[1], special.sub("x", own)
         whole = tokenizer(before + neutral + behind, add_special_tokens=False)["input_ids"]
         for lead in LEADS:
-            if _pieces(tokenizer, before, neutral, behind, special, lead) == whole:
-                return _pieces(tokenizer, before, own, behind, special, lead)
+            if _pieces(tokenizer, before, behind, neutral, special, lead) == whole:
+                return _pieces(tokenizer, before, behind, own, special, lead)
     raise ValueError(
-        f"the question {own[:60]!r} contains the special token {found.group()!r}, which this tokenizer and template "
-        "cannot take as text; leave the question out"
+        f"the question {question[:60]!r} contains the special token {found.group()!r}, which this tokenizer and "
+        "template cannot take as text; leave the question out"
     )
 
 
@@ -150,8 +157,8 @@ def _special_tokens(tokenizer: Any) -> re.Pattern[str]:
     return re.compile("|".join(map(re.escape, longest_first)))
 
 
-def _pieces(tokenizer: Any, before: str, question: str, behind: str, special: re.Pattern[str], lead: str) -> list[int]:
-    """Ids of three texts in a row, of which the stretch around the question has no special tokens.
+def _pieces(tokenizer: Any, before: str, behind: str, question: str, special: re.Pattern[str], lead: str) -> list[int]:
+    """Ids of a question between two texts, of which the stretch around the question has no special tokens.
 
     lead: stands before the stretch while it is tokenised, and is cut off again: Llama 2's tokenizer, for one, treats
     the beginning of a text differently.

@@ -85,7 +85,8 @@ def sampled_question(question: AskedQuestion, lines: Iterable[ResponseLine], n: 
         "tokens": tokens[:n],
         "text": text[:n],
         "finish_reason": reasons[:n],
-        "thinking": in_thought(question["prompt"]),
+        # what the template writes behind the question, which may speak of such marks itself
+        "thinking": in_thought(question["prompt"].rpartition(question["question"].strip())[2]),
     }
 
 

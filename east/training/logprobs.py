@@ -72,9 +72,10 @@ class CompletionLogprobs(nn.Module):
         if self.packed:
             packed_attention.check_kernel(causal_lm.config.get_text_config(), causal_lm.device, causal_lm.dtype)
         model_check.check(self.eval(), pack if self.packed else pad, self.packed)
-        # Saves the results of matrix products for backward and recomputes what is cheap: a fifth less memory, in the
-        # same time
-        torch._functorch.config.activation_memory_budget = 0.9
+        if compiled:
+            # Saves the results of matrix products for backward and recomputes what is cheap: a fifth less memory, in
+            # the same time
+            torch._functorch.config.activation_memory_budget = 0.9
         for layer in policy.decoder_layers(causal_lm) if compiled or recompute else ():
             if compiled:
                 layer.compile(dynamic=True)  # in place: parameter names are unchanged, and all layers share one graph

@@ -47,11 +47,12 @@ def packed_attention(
 
     query: [1, heads, T, head_dim]; key, value: [1, kv_heads, T, head_dim] (kv_heads divides heads). Returns
     [1, T, heads, head_dim] and None. softcap: scores s become softcap * tanh(s / softcap) before the softmax.
-    Raises ValueError for what is not supported: attention dropout, sinks and position biases, and a call without
+    Raises ValueError for what is not supported: attention dropout, sinks, position biases and masks, and a call without
     `segments`, which only `training.logprobs` passes.
     """
     unsupported = [name for name in ("s_aux", "position_bias") if kwargs.get(name) is not None]
     unsupported += ["attention dropout"] if dropout else []
+    unsupported += ["a mask of its own"] if attention_mask is not None else []
     if unsupported:
         raise ValueError(f"packed sequences: this model's attention uses {', '.join(unsupported)}; {UNPACKED}")
     if segments is None:

@@ -38,7 +38,8 @@ FOOTER = """
 ## What is refused
 
 - Quantised weights (bitsandbytes, GPTQ, AWQ, FP8, MXFP4): use the unquantised model.
-- Python code that comes with a model, unless `model.trust_remote_code: true` is set; its use is printed.
+- Python code that comes with a model of which transformers has no class, unless `model.trust_remote_code: true` is
+  set; its use is printed. Where transformers has a class, that is used and the code is not run.
 - A sequence longer than the model's context; for LongRoPE models, longer than their original context, because a longer
   sequence would change the positions of the others in its batch.
 

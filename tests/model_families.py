@@ -286,7 +286,7 @@ FAMILIES = {
     "mamba2": Family(
         "Mamba2Config", "recurrent", MAMBA | dict(num_heads=4, head_dim=32, n_groups=2, state_size=16, chunk_size=8)
     ),
-    "rwkv": Family("RwkvConfig", "recurrent", BASE | dict(intermediate_size=128, context_length=256)),
+    "rwkv": Family("RwkvConfig", "recurrent", BASE | dict(intermediate_size=128, context_length=256, rescale_every=1)),
     "xlstm": Family("xLSTMConfig", "recurrent", BASE | dict(num_heads=4)),
     # A text model within a model of text and images
     "gemma3": Family("Gemma3Config", "composite", dict(text_config=GEMMA, vision_config=SIGLIP)),

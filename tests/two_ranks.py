@@ -20,6 +20,8 @@ steps = json.loads(Path(sys.argv[-1]).read_text())
 for step in steps:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as in a fresh process
     with deepspeed_engine.together():
+        pass  # every rank has ended the step before, whose files it may have mapped into memory
+    with deepspeed_engine.together():
         if rank == 0:
             for path in step.get("remove", []):
                 shutil.rmtree(path)

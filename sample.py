@@ -8,10 +8,9 @@ import sys
 from pathlib import Path
 
 from east import models
-from east.grading import in_thought
 from east.run import command_line, pipeline, summaries
 from east.run.config import Config
-from east.sampling import draw, imported, prompts, rendering, stopping
+from east.sampling import draw, imported, prompts, rendering, samples, stopping
 from east.sampling.first_answers import FirstAnswers
 
 EXAMPLE = "python sample.py --config configs/1b_gsm8k_sft.yaml sampling.n=32"
@@ -30,8 +29,8 @@ def run(config: Config, _: argparse.Namespace) -> None:
         rule = sampling.adaptive
         trust = config.model.trust_remote_code
         settled = stopping.stopping_rule(rule.tolerance, config.grading) if rule else None
-        behind = asked.prompts[0][0].rpartition(asked.questions[0]["question"].strip())[2]
-        answers = FirstAnswers(config.grading, thinking=in_thought(behind))
+        thinking = samples.opens_thought(asked.prompts[0][0], asked.questions[0]["question"])
+        answers = FirstAnswers(config.grading, thinking)
         asked_of = artifact, asked.questions, asked.prompts, asked.model
         manifest = draw.draw(*asked_of, sampling, settled, answers, trust)
     summary = {**manifest.summary, "questions_dropped": asked.dropped}

@@ -107,7 +107,6 @@ class Run(NamedTuple):
 
     artifact: Artifact
     start: Path
-    tokenizer: Any
     data: Data
     model: Any
     rank: int
@@ -148,7 +147,7 @@ def prepare(config: Config) -> Run | None:
     with deepspeed_engine.together():
         log = metrics.Log(folder, first, t.tensorboard, t.wandb, config.model_dump()) if rank == 0 else None
     checkpoints = folder / "checkpoint"
-    return Run(artifact, start, tokenizer, data, model, rank, ranks, device, steps, first, last, checkpoints, log)
+    return Run(artifact, start, data, model, rank, ranks, device, steps, first, last, checkpoints, log)
 
 
 def build(config: Config, start: Path, device: torch.device, ranks: int) -> Any:

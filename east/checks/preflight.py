@@ -24,12 +24,11 @@ SHOWN = 2  # examples that are printed
 
 def run(config: Config) -> None:
     """Print what the run would do. Raises ValueError for the first problem that would stop it."""
-    start, trust = models.resolve(*config.starting_model), config.model.trust_remote_code
-    tokenizer = models.load_tokenizer(start, trust)
-    questions, dropped = tasks.questions(config.task, "train")
-    print(f"questions: {len(questions)} train (left out: {dropped or 'none'})")
-    evaluation(config, {q["question"] for q in questions})
-    text, ids = prompts.ask(config).prompts[0]
+    asked, trust = prompts.ask(config), config.model.trust_remote_code
+    start, tokenizer = asked.model, asked.tokenizer
+    print(f"questions: {len(asked.questions)} train (left out: {asked.dropped or 'none'})")
+    evaluation(config, {q["question"] for q in asked.questions})
+    text, ids = asked.prompts[0]
     print(f"prompt ({len(ids)} tokens, {ids.count(tokenizer.bos_token_id)} BOS):\n    " + text.replace("\n", "\n    "))
     zero = deepspeed_file.zero_settings(config.train)
     outline = models.outline(start, trust)

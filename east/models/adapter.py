@@ -91,13 +91,12 @@ def merge(adapter: Path, merged: Path, resolve: Callable[[str, str | None], Path
 
 def _replace_tokenizer(source: Path, out: Path) -> None:
     """The tokenizer files of a folder in place of all those that `out` has."""
-    for folder_ in (out, source):
-        for path in [path for pattern in TOKENIZER for path in folder_.glob(pattern)]:
-            if folder_ == out:
-                path.unlink()
-            else:
-                (out / path.relative_to(source)).parent.mkdir(exist_ok=True)
-                shutil.copyfile(path, out / path.relative_to(source))
+    for path in [path for pattern in TOKENIZER for path in out.glob(pattern)]:
+        path.unlink()
+    for path in [path for pattern in TOKENIZER for path in source.glob(pattern)]:
+        target = out / path.relative_to(source)
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, target)
 
 
 @torch.no_grad()

@@ -36,7 +36,7 @@ def write(model: Any, state: Mapping[str, Tensor], start: Path, out: Path, dtype
     Raises ValueError when a tensor has no place in the starting folder, and when `out` cannot be written.
     """
     with _Weights(start) as before, write_errors(out):
-        written = _named_as(before, _reverted(model, state), start)
+        written = _named_as(before, model, state, start)
         for name in sorted(before.names.keys() - written.keys()):
             written[name] = before.read(name)
         out.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ def check_names(outline: Any, start: Path) -> None:
     outline: the model on the meta device.
     """
     with _Weights(start) as before:
-        _named_as(before, _reverted(outline, outline.state_dict()), start)
+        _named_as(before, outline, outline.state_dict(), start)
 
 
 def copy_files(source: Path, out: Path) -> None:
@@ -85,7 +85,7 @@ def verify(
     Raises ValueError when a weight is not the same, a log-probability differs by more than rounding explains, or a text
     has other tokens.
     """
-    before, after = (load_tokenizer(folder, trust) for folder in (tokens_of, out))
+    before, after = load_tokenizer(tokens_of, trust), load_tokenizer(out, trust)
     if not same_tokens(before, after, [before.decode(prompt) for prompt, _ in sequences]):
         raise ValueError(f"{out}: its tokenizer gives other tokens than that of {tokens_of}; fetch {tokens_of} again")
     model = policy.load(out, dtype="auto", trust=trust)
@@ -146,15 +146,10 @@ class _Weights:
         return tensor
 
 
-def _reverted(model: Any, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    """(tensors in the names and shapes of a file, from those in memory; the name of the decoder in the model)."""
-    return revert_weight_conversion(model, dict(state)), model.base_model_prefix
-
-
-def _named_as(before: _Weights, reverted: tuple[dict[str, Tensor], str], start: Path) -> dict[str, Tensor]:
-    """The tensors under the names of the starting folder. Those that it does not have must be equal to one of the
-    others: tied, and stored once."""
-    tensors, decoder = reverted
+def _named_as(before: _Weights, model: Any, state: Mapping[str, Tensor], start: Path) -> dict[str, Tensor]:
+    """The tensors of `state` under the names and in the shapes of the starting folder. Those that it does not have must
+    be equal to one of the others: tied, and stored once."""
+    tensors, decoder = revert_weight_conversion(model, dict(state)), model.base_model_prefix
     written, others = dict[str, Tensor](), dict[str, Tensor]()
     for name, tensor in tensors.items():
         # the file of a decoder alone, as GPT-2's on the hub, has names without the decoder's

@@ -44,7 +44,7 @@ def render(tokenizer: Any, question: str, task: Task) -> Prompt:
             "before the question, or task.system_prompt=null"
         )
     bos = tokenizer.bos_token_id if template is None else models.added_bos(tokenizer)
-    ids = _tokens(tokenizer, question, text_of)
+    ids = _tokens(tokenizer, question, text, text_of)
     if not ids:
         raise ValueError(f"found an empty prompt for the question {question[:60]!r}; check task.prompt")
     if bos is not None and bos not in ids:
@@ -123,14 +123,14 @@ def _apply(
     return text
 
 
-def _tokens(tokenizer: Any, question: str, text_of: Callable[[str], str]) -> list[int]:
-    """Token ids of a rendered prompt, in which special tokens are read, but not in the question.
+def _tokens(tokenizer: Any, question: str, text: str, text_of: Callable[[str], str]) -> list[int]:
+    """Token ids of the rendered prompt `text`, in which special tokens are read, but not in the question.
 
     For a question with the text of a special token, the stretch between the special tokens around the question is
     tokenised as text, which changes nothing where no special token stands in it: tokenizers split there.
-    text_of: the rendered text of a question. Raises ValueError when that cannot be done for this question.
+    text_of: the rendered text of any question. Raises ValueError when that cannot be done for this question.
     """
-    special, text = _special_tokens(tokenizer), text_of(question)
+    special = _special_tokens(tokenizer)
     found = special.search(question)
     if not found:
         ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]

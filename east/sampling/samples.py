@@ -85,9 +85,13 @@ def sampled_question(question: AskedQuestion, lines: Iterable[ResponseLine], n: 
         "tokens": tokens[:n],
         "text": text[:n],
         "finish_reason": reasons[:n],
-        # what the template writes behind the question, which may speak of such marks itself
-        "thinking": in_thought(question["prompt"].rpartition(question["question"].strip())[2]),
+        "thinking": opens_thought(question["prompt"], question["question"]),
     }
+
+
+def opens_thought(prompt: str, question: str) -> bool:
+    """Whether a prompt ends inside a thought: what stands behind the question, which may speak of such marks itself."""
+    return in_thought(prompt.rpartition(question.strip())[2])
 
 
 def response_line(
